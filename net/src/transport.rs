@@ -1,0 +1,64 @@
+//! The seam between the I/O-free server ([`crate::server`]) and whatever carries its bytes. Both transports, WebRTC
+//! ([`crate::webrtc`]) and the in-process loopback ([`crate::loopback`]), speak these types.
+
+use std::sync::Arc;
+
+/// One connection, for as long as it lasts. Never reused by a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerId(pub u64);
+
+/// What a transport reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TransportEvent {
+    /// All channels of the peer are open.
+    Connected {
+        /// Who.
+        peer: PeerId,
+    },
+    /// A whole message arrived.
+    Message {
+        /// From whom.
+        peer: PeerId,
+        /// On which channel: `CHANNEL_STATE` or `CHANNEL_COMMAND` of `vsekai_schema::wire`.
+        channel: usize,
+        /// The message, no longer than [`RECEIVE_BYTES_MAX`].
+        bytes: Vec<u8>,
+    },
+    /// The connection is over; nothing more comes of this peer.
+    Disconnected {
+        /// Who.
+        peer: PeerId,
+        /// Why, for the log.
+        reason: String,
+    },
+}
+
+/// Longest message that a server transport passes on; the session refuses what is longer than its own, smaller limit.
+pub const RECEIVE_BYTES_MAX: usize = 64 * 1024;
+
+/// Where a server transport puts its events. Returns false when the queue behind it is full: the transport then drops a
+/// datagram, and disconnects a peer whose connect, disconnect or reliable message could not be taken.
+pub type EventSink = Arc<dyn Fn(TransportEvent) -> bool + Send + Sync>;
+
+/// What the server wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TransportCommand {
+    /// Send one message. On the state channel it may be dropped. On the command channel it must arrive, or the peer is
+    /// disconnected: a peer with more than [`RELIABLE_BACKLOG_BYTES_MAX`] unsent is too slow to stay.
+    Send {
+        /// To whom.
+        peer: PeerId,
+        /// On which channel.
+        channel: usize,
+        /// The message.
+        bytes: Vec<u8>,
+    },
+    /// End the connection once what was sent on the command channel is out (or after a second).
+    Disconnect {
+        /// Whose.
+        peer: PeerId,
+    },
+}
+
+/// Most bytes of reliable messages that wait for one peer.
+pub const RELIABLE_BACKLOG_BYTES_MAX: usize = 4 * 1024 * 1024;

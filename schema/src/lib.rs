@@ -1,0 +1,16 @@
+//! Plain data shared by every other crate: identifiers, units, wire messages, disk records and content definitions,
+//! with their codecs and versions. No systems, no I/O; nothing here can block, and no decoder here can panic or
+//! allocate more than a small multiple of its input.
+//!
+//! - [`id`], [`units`]: names of things and their measures.
+//! - [`codec`]: the two primitives (variable-length integers and length-prefixed bytes) that all containers use.
+//! - [`record`]: what is written to disk.
+//! - [`wire`]: what is sent to and from game clients.
+//! - [`content`]: what designers write.
+
+pub mod codec;
+pub mod content;
+pub mod id;
+pub mod record;
+pub mod units;
+pub mod wire;
