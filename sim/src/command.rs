@@ -1,7 +1,8 @@
 //! Commands: each is handed to the feature it belongs to, one after the other, and gets exactly one outcome.
 //!
-//! Writes [`CommandLog`]. Invariant: a command whose number is not the one behind the player's last is refused without
-//! effect, so a command that arrives twice is executed once.
+//! Writes [`CommandLog`]. Invariant: a command whose number is not larger than the player's last is refused without effect,
+//! so a command that arrives twice is executed once. Numbers may be skipped (a command that was refused at the door keeps
+//! its number), but not by so much that a player could use them up.
 
 use crate::build::{self, BuildRequest};
 use crate::craft;
@@ -15,6 +16,9 @@ use bevy_app::App;
 use bevy_ecs::prelude::*;
 use vsekai_schema::id::EntityId;
 use vsekai_schema::wire::{Command, Outcome, Rejection};
+
+/// How far a command's number may lie ahead of the player's last.
+pub const SEQUENCE_STEP_MAX: i64 = 1_024;
 
 /// Commands of this tick, in the order in which they arrived, and their results so far.
 #[derive(Resource, Debug, Default)]
@@ -49,7 +53,7 @@ fn take_turn(world: &mut World, id: EntityId, sequence: u32, command: &Command) 
     if world.get::<Present>(player).is_none() {
         return Err(Rejection::NoSuchEntity);
     }
-    if log.last.checked_add(1) != Some(sequence) {
+    if !(1..=SEQUENCE_STEP_MAX).contains(&i64::from(sequence).wrapping_sub(log.last.into())) {
         return Err(Rejection::OutOfTurn);
     }
     world.entity_mut(player).insert(CommandLog { last: sequence });

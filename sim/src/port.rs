@@ -16,9 +16,6 @@ use vsekai_schema::wire::{Input, Outcome, PlayerInput};
 /// the caller answers "busy".
 pub const INPUTS_MAX: usize = 65_536;
 
-/// Most commands of one player in one tick.
-pub const COMMANDS_PER_TICK_MAX: usize = 4;
-
 /// The queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueFull;
@@ -146,20 +143,27 @@ impl<'w> WorldView<'w> {
         walk.and_then(|walk| walk.input).map_or(0, |input| input.sequence)
     }
 
-    /// Appends the entity's components that `wanted` asks for, as clients see them. False when there is none.
-    pub fn write(&self, id: EntityId, wanted: Wanted, out: &mut EntitiesPart) -> bool {
-        let Some(entity) = self.entity(id) else { return false };
+    /// Gives the entity's components that `wanted` asks for, in the form that clients get.
+    pub fn for_each(&self, id: EntityId, wanted: Wanted, mut component: impl FnMut(Tag, &[u8])) {
+        let Some(entity) = self.entity(id) else { return };
         let mut bytes = Vec::with_capacity(64);
-        let mut parts: Vec<(Tag, std::ops::Range<usize>)> = Vec::with_capacity(4);
         for (position, entry) in self.registry.entries().iter().enumerate() {
-            if wanted.mask & 1 << position == 0 || !wanted.matches(entry.seen) {
-                continue;
-            }
-            let start = bytes.len();
-            if entry.write_wire(entity, &mut bytes) {
-                parts.push((entry.tag, start..bytes.len()));
+            if wanted.mask & 1 << position != 0 && wanted.matches(entry.seen) && entry.write_wire(entity, &mut bytes) {
+                component(entry.tag, &bytes);
+                bytes.clear();
             }
         }
+    }
+
+    /// Appends the entity's components that `wanted` asks for, as clients see them. False when there is none.
+    pub fn write(&self, id: EntityId, wanted: Wanted, out: &mut EntitiesPart) -> bool {
+        let mut bytes = Vec::with_capacity(64);
+        let mut parts: Vec<(Tag, std::ops::Range<usize>)> = Vec::with_capacity(4);
+        self.for_each(id, wanted, |tag, component| {
+            let start = bytes.len();
+            bytes.extend_from_slice(component);
+            parts.push((tag, start..bytes.len()));
+        });
         if parts.is_empty() {
             return false;
         }

@@ -1,2 +1,120 @@
-//! Being written.
-fn main() {}
+//! `vsekai-shard`: one shard of the world. Puts sim, net and storage together and runs them.
+
+mod config;
+mod content;
+mod http;
+mod shard;
+mod status;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use config::{Config, Overrides};
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// One shard of the V-Sekai world: it serves the page, the players and their world, and keeps the world on disk.
+///
+/// Start it, open the address it prints in a browser, and walk. Stop it with Ctrl-C, or kill it: everything that a
+/// player was told is done is there again after the next start.
+#[derive(Debug, Parser)]
+#[command(name = "vsekai-shard", version, args_conflicts_with_subcommands = true, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    options: Options,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 stopped as asked; 1 could not start, or had to stop (the last line says why); \
+                          2 wrong flags.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the shard (also without a subcommand)
+    Run(Options),
+    /// Print every component of every entity of the stored world, one line each, and stop
+    Dump(Options),
+}
+
+#[derive(Debug, Clone, Args)]
+struct Options {
+    /// Configuration file; see sim/shard/shard.toml for every key
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Directory that holds everything of this shard [default: data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Store of the world: local:DIR or mem: [default: local: in the data directory]
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    /// Address of page, signalling, status and metrics [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    http: Option<SocketAddr>,
+    /// UDP address that players reach by WebRTC [default: 127.0.0.1, any port]
+    #[arg(long, value_name = "ADDR")]
+    udp: Option<SocketAddr>,
+    /// Folder with the designers' files [default: sim/content if it is there, else built in]
+    #[arg(long, value_name = "DIR")]
+    content: Option<PathBuf>,
+    /// Seed of a new world; a stored world keeps its own [default: 1]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Ticks per second, 10-120 [default: 60]
+    #[arg(long, value_name = "N")]
+    tick_hz: Option<u32>,
+}
+
+impl Options {
+    fn load(self) -> Result<Config> {
+        let Options { config, data, store, http, udp, content, seed, tick_hz } = self;
+        let overrides = Overrides { data, store, http, udp, content, seed, tick_hz };
+        Ok(Config::load(config.as_deref(), overrides)?)
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Some(Command::Run(options)) => run(options),
+        Some(Command::Dump(options)) => dump(options),
+        None => run(cli.options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line: the whole chain of causes.
+            eprintln!("vsekai-shard: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: Options) -> Result<()> {
+    let config = options.load()?;
+    let log = tracing_subscriber::fmt()
+        .with_max_level(config.log_level)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .with_target(false);
+    if config.log_json { log.json().init() } else { log.init() }
+    shard::run(config)
+}
+
+fn dump(options: Options) -> Result<()> {
+    let config = options.load()?;
+    let mut simulation = shard::restore_for_reading(&config)?;
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let mut written = Ok(());
+    simulation.dump(|entity, component, value| {
+        if written.is_ok() {
+            written = writeln!(out, "{entity} {component} {value}");
+        }
+    });
+    // A reader that has seen enough (`| head`) is no error.
+    match written.and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("cannot write the dump"),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,349 @@
+//! The shard's configuration: a TOML file in its raw form, checked into a [`Config`], overridden by flags.
+
+use serde::Deserialize;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use thiserror::Error;
+use vsekai_net::replication::ReplicationConfig;
+use vsekai_net::server::ServerConfig;
+use vsekai_net::session::Limits;
+use vsekai_net::webrtc::WebRtcConfig;
+use vsekai_sim::SimConfig;
+
+/// What is wrong with the configuration; the text names file, key and what is allowed.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}", .path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Not TOML, an unknown key, a value of the wrong kind: the text shows the line and what is allowed.
+    #[error("{}: {message}", .path.display())]
+    Syntax {
+        /// Which file.
+        path: PathBuf,
+        /// Line, column, what is wrong and what is allowed.
+        message: String,
+    },
+    /// A value out of range.
+    #[error("{origin}: `{key}` is {value}, it must be from {min} to {max}")]
+    Range {
+        /// The file's name, or "flags".
+        origin: String,
+        /// Section and key.
+        key: &'static str,
+        /// What was given.
+        value: u64,
+        /// Smallest allowed.
+        min: u64,
+        /// Largest allowed.
+        max: u64,
+    },
+}
+
+/// A checked configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The world.
+    pub simulation: SimConfig,
+    /// The designers' files; `None` for the folder that is there or the built-in ones.
+    pub content: Option<PathBuf>,
+    /// Page, signalling, status.
+    pub http: SocketAddr,
+    /// The players' transport.
+    pub webrtc: WebRtcConfig,
+    /// The players' sessions.
+    pub server: ServerConfig,
+    /// The store and its journal.
+    pub storage: vsekai_storage::Config,
+    /// How much is logged.
+    pub log_level: tracing::Level,
+    /// Log lines as JSON.
+    pub log_json: bool,
+}
+
+/// What flags override.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `--data`
+    pub data: Option<PathBuf>,
+    /// `--store`
+    pub store: Option<String>,
+    /// `--http`
+    pub http: Option<SocketAddr>,
+    /// `--udp`
+    pub udp: Option<SocketAddr>,
+    /// `--content`
+    pub content: Option<PathBuf>,
+    /// `--seed`
+    pub seed: Option<u64>,
+    /// `--tick-hz`
+    pub tick_hz: Option<u32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RawConfig {
+    simulation: RawSimulation,
+    http: RawHttp,
+    webrtc: RawWebRtc,
+    net: RawNet,
+    storage: RawStorage,
+    log: RawLog,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RawSimulation {
+    tick_hz: u32,
+    seed: u64,
+    half_m: u32,
+    spawn_radius_m: u32,
+    content: Option<PathBuf>,
+}
+
+impl Default for RawSimulation {
+    fn default() -> Self {
+        let SimConfig { tick_hz, seed, half_m, spawn_radius_m } = SimConfig::default();
+        RawSimulation { tick_hz, seed, half_m, spawn_radius_m, content: None }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RawHttp {
+    address: SocketAddr,
+}
+
+impl Default for RawHttp {
+    fn default() -> Self {
+        RawHttp { address: SocketAddr::from(([127, 0, 0, 1], 8080)) }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RawWebRtc {
+    address: SocketAddr,
+    public_address: Option<IpAddr>,
+    connections_per_address_max: u32,
+}
+
+impl Default for RawWebRtc {
+    fn default() -> Self {
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        RawWebRtc { address, public_address: None, connections_per_address_max: 1_200 }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RawNet {
+    players_max: u32,
+    view_radius_chunks: u32,
+    snapshot_hz: u32,
+    commands_per_s: u32,
+    datagrams_per_s: u32,
+    silence_s: u32,
+}
+
+impl Default for RawNet {
+    fn default() -> Self {
+        RawNet {
+            players_max: 1_000,
+            view_radius_chunks: 3,
+            snapshot_hz: 20,
+            commands_per_s: 20,
+            datagrams_per_s: 200,
+            silence_s: 5,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RawStorage {
+    data: PathBuf,
+    store: Option<String>,
+    flush_interval_ms: u64,
+    segment_mib: u64,
+    backlog_mib: u64,
+}
+
+impl Default for RawStorage {
+    fn default() -> Self {
+        RawStorage { data: "data".into(), store: None, flush_interval_ms: 2_000, segment_mib: 16, backlog_mib: 4_096 }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RawLog {
+    level: RawLevel,
+    format: RawFormat,
+}
+
+#[derive(Debug, Default, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RawLevel {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RawFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+impl Config {
+    /// Reads `file`, if given, and applies the overrides.
+    ///
+    /// # Errors
+    /// What is wrong, by file, line and key.
+    pub fn load(file: Option<&Path>, overrides: Overrides) -> Result<Config, ConfigError> {
+        let Some(path) = file else { return Config::check("flags", RawConfig::default(), overrides) };
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_path_buf(), source })?;
+        let raw = toml::from_str(&text).map_err(|error| ConfigError::Syntax {
+            path: path.to_path_buf(),
+            message: error.to_string().trim_end().to_string(),
+        })?;
+        Config::check(&path.display().to_string(), raw, overrides)
+    }
+
+    fn check(origin: &str, mut raw: RawConfig, overrides: Overrides) -> Result<Config, ConfigError> {
+        let Overrides { data, store, http, udp, content, seed, tick_hz } = overrides;
+        raw.storage.data = data.unwrap_or(raw.storage.data);
+        raw.storage.store = store.or(raw.storage.store);
+        raw.http.address = http.unwrap_or(raw.http.address);
+        raw.webrtc.address = udp.unwrap_or(raw.webrtc.address);
+        raw.simulation.content = content.or(raw.simulation.content);
+        raw.simulation.seed = seed.unwrap_or(raw.simulation.seed);
+        raw.simulation.tick_hz = tick_hz.unwrap_or(raw.simulation.tick_hz);
+
+        let range = |key, value: u64, allowed: RangeInclusive<u64>| {
+            let (min, max) = (*allowed.start(), *allowed.end());
+            let fits = allowed.contains(&value);
+            if fits { Ok(()) } else { Err(ConfigError::Range { origin: origin.to_string(), key, value, min, max }) }
+        };
+        let RawSimulation { tick_hz, seed, half_m, spawn_radius_m, content } = raw.simulation;
+        let simulation = SimConfig { tick_hz, seed, half_m, spawn_radius_m };
+        simulation.validate().map_err(|error| ConfigError::Range {
+            origin: origin.to_string(),
+            key: error.key,
+            value: error.value,
+            min: error.min,
+            max: error.max,
+        })?;
+        let net = &raw.net;
+        range("net.players_max", net.players_max.into(), 1..=10_000)?;
+        range("net.view_radius_chunks", net.view_radius_chunks.into(), 1..=8)?;
+        range("net.snapshot_hz", net.snapshot_hz.into(), 1..=120)?;
+        range("net.commands_per_s", net.commands_per_s.into(), 1..=1_000)?;
+        range("net.datagrams_per_s", net.datagrams_per_s.into(), 1..=1_000)?;
+        range("net.silence_s", net.silence_s.into(), 1..=300)?;
+        range("webrtc.connections_per_address_max", raw.webrtc.connections_per_address_max.into(), 1..=100_000)?;
+        range("storage.flush_interval_ms", raw.storage.flush_interval_ms, 1..=3_600_000)?;
+        range("storage.segment_mib", raw.storage.segment_mib, 1..=1_024)?;
+        range("storage.backlog_mib", raw.storage.backlog_mib, 1..=16_777_216)?;
+
+        let store_url =
+            raw.storage.store.unwrap_or_else(|| format!("local:{}", raw.storage.data.join("store").display()));
+        let server = ServerConfig {
+            tick_hz: tick_hz as u8,
+            players_max: net.players_max as usize,
+            limits: Limits {
+                commands_per_s: net.commands_per_s.into(),
+                datagrams_per_s: net.datagrams_per_s.into(),
+                silence: Duration::from_secs(net.silence_s.into()),
+                hello: Duration::from_secs(net.silence_s.into()),
+            },
+            replication: ReplicationConfig {
+                view_radius_chunks: net.view_radius_chunks as i32,
+                snapshot_interval_ticks: u64::from((tick_hz / net.snapshot_hz).max(1)),
+            },
+        };
+        Ok(Config {
+            simulation,
+            content,
+            http: raw.http.address,
+            webrtc: WebRtcConfig {
+                bind: raw.webrtc.address,
+                public_address: raw.webrtc.public_address,
+                // Room for those that are still shaking hands, and for refusals with a reason.
+                connections_max: net.players_max as usize * 5 / 4 + 16,
+                connections_per_address_max: raw.webrtc.connections_per_address_max as usize,
+                ..WebRtcConfig::default()
+            },
+            server,
+            storage: vsekai_storage::Config {
+                store_url,
+                journal_dir: raw.storage.data.join("journal"),
+                flush_interval_ms: raw.storage.flush_interval_ms,
+                segment_bytes: raw.storage.segment_mib << 20,
+                backlog_bytes_max: raw.storage.backlog_mib << 20,
+            },
+            log_level: match raw.log.level {
+                RawLevel::Error => tracing::Level::ERROR,
+                RawLevel::Warn => tracing::Level::WARN,
+                RawLevel::Info => tracing::Level::INFO,
+                RawLevel::Debug => tracing::Level::DEBUG,
+                RawLevel::Trace => tracing::Level::TRACE,
+            },
+            log_json: raw.log.format == RawFormat::Json,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        let raw = toml::from_str(text).map_err(|error| error.to_string())?;
+        Config::check("shard.toml", raw, Overrides::default()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_sample_file_says_the_defaults() {
+        let sample = parse(include_str!("../shard.toml")).unwrap();
+        assert_eq!(format!("{sample:?}"), format!("{:?}", parse("").unwrap()));
+    }
+
+    #[test]
+    fn every_key_that_the_sample_leaves_commented_out_is_accepted() {
+        let text = include_str!("../shard.toml").replace("# content =", "content =").replace("# store =", "store =");
+        let config = parse(&text.replace("# public_address =", "public_address =")).unwrap();
+        assert_eq!(config.content, Some("sim/content".into()));
+        assert_eq!(config.storage.store_url, "local:data/store");
+        assert_eq!(config.webrtc.public_address, Some(IpAddr::from([203, 0, 113, 7])));
+    }
+
+    #[test]
+    fn errors_name_line_key_and_what_is_allowed() {
+        let unknown = parse("[net]\nplayers_max = 5\nplayer_max = 6\n").unwrap_err();
+        for part in ["line 3", "unknown field `player_max`", "players_max", "silence_s"] {
+            assert!(unknown.contains(part), "{unknown:?} does not say {part:?}");
+        }
+        assert_eq!(
+            parse("[simulation]\ntick_hz = 9\n").unwrap_err(),
+            "shard.toml: `tick_hz` is 9, it must be from 10 to 120"
+        );
+        assert!(parse("[simulation]\ntick_hz = \"fast\"\n").unwrap_err().contains("line 2"));
+        assert!(parse("[http]\naddress = \"nowhere\"\n").unwrap_err().contains("address"));
+    }
+}

@@ -1,0 +1,366 @@
+//! The running shard: one thread that ticks, and the queues between it and network and disk.
+//!
+//! The loop waits for whatever comes first: an event of a transport, a frame that became durable, or the next tick.
+//! What a player is told of value is held by the server until its frame is durable; the loop wakes up for that at once, so an
+//! answer does not wait for the next tick.
+
+use crate::config::Config;
+use crate::http::{self, Shared};
+use crate::status::{Items, Journal, Net, Recovered, Status, TickTimes};
+use crate::content;
+use anyhow::{Context, Result, bail};
+use std::net::SocketAddr;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+use vsekai_net::server::{Server, WorldFacts};
+use vsekai_net::transport::TransportEvent;
+use vsekai_net::webrtc::{Commands, WebRtcServer};
+use vsekai_schema::content::ContentFiles;
+use vsekai_schema::id::EntityId;
+use vsekai_schema::wire::{Input, PlayerInput, Refusal};
+use vsekai_sim::Simulation;
+use vsekai_storage::{Error as StorageError, Event as StorageEvent, NewWorld, Opened, SavedWorld, Storage};
+
+/// Transport events that wait for the loop. A client that fills it loses datagrams; see the transport.
+const EVENTS_MAX: usize = 65_536;
+
+/// When fewer ids than this are left, the store is asked for the next block.
+const IDS_LOW: u64 = 1 << 19;
+
+/// A loop that is behind by more than this many ticks gives them up rather than run ever faster.
+const TICKS_BEHIND_MAX: u32 = 5;
+
+enum Event {
+    Transport(TransportEvent),
+    /// Something is in [`Mailbox`].
+    Storage,
+    Stop(&'static str),
+}
+
+/// What storage said last. Kept apart from the event queue, so that a flood of packets cannot crowd it out.
+#[derive(Default)]
+struct Mailbox {
+    durable_frame: u64,
+    granted: Vec<vsekai_schema::record::IdBlock>,
+    failed: Option<String>,
+}
+
+/// Runs until asked to stop, or until storage fails.
+pub fn run(config: Config) -> Result<()> {
+    let started = Instant::now();
+    let (content, content_origin) = content::load(config.content.as_deref())?;
+
+    // Addresses first: a port that is taken must not cost the store a takeover.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("http")
+        .enable_all()
+        .build()
+        .context("cannot start the HTTP threads")?;
+    let listener = runtime
+        .block_on(tokio::net::TcpListener::bind(config.http))
+        .with_context(|| format!("cannot listen on {} (HTTP)", config.http))?;
+    let http_address = listener.local_addr().context("cannot tell the HTTP address")?;
+    let (sender, events) = mpsc::sync_channel(EVENTS_MAX);
+    let webrtc = start_webrtc(&config, sender.clone())?;
+
+    let mailbox = Arc::new(Mutex::new(Mailbox::default()));
+    let (storage, simulation, recovered) = open_world(&config, &content, &mailbox, sender.clone())?;
+    let recovered = recovered.map(|(frame, state_hash, entities)| Recovered {
+        frame,
+        state_hash: format!("{state_hash:016x}"),
+        entities,
+        ready_ms: started.elapsed().as_secs_f64() * 1_000.0,
+    });
+    match &recovered {
+        Some(found) => tracing::info!(
+            frame = found.frame,
+            state_hash = found.state_hash,
+            entities = found.entities,
+            ready_ms = found.ready_ms,
+            "world loaded"
+        ),
+        None => tracing::info!(seed = simulation.seed(), half_m = simulation.half_mm() / 1_000, "new world made"),
+    }
+
+    let status = Arc::new(RwLock::new(Arc::new(Status::default())));
+    let facts = WorldFacts {
+        seed: simulation.seed(),
+        half_mm: simulation.half_mm(),
+        content: serde_json::to_string(&simulation.catalogue()).context("cannot write the catalogue")?,
+    };
+    let mut shard = Shard {
+        started,
+        server: Server::new(config.server.clone(), facts),
+        commands: webrtc.commands(),
+        webrtc: webrtc.clone(),
+        simulation,
+        storage,
+        mailbox,
+        ids_requested: false,
+        times: TickTimes::new(config.simulation.tick_hz),
+        late_ticks: 0,
+        recovered,
+        status: Arc::clone(&status),
+    };
+    shard.publish();
+    let routes = http::router(Shared { status, webrtc: webrtc.clone() });
+    runtime.spawn(async move {
+        let service = routes.into_make_service_with_connect_info::<SocketAddr>();
+        if let Err(error) = axum::serve(listener, service).await {
+            tracing::error!(%error, "HTTP stopped");
+        }
+    });
+    runtime.spawn(await_signals(sender));
+    tracing::info!(content = content_origin, udp = %webrtc.local_address(), "shard runs at {} Hz", config.simulation.tick_hz);
+    // For people and for scripts: on standard output, once everything is ready.
+    println!("Open http://{http_address}/ in a browser to walk in the world. Ctrl-C stops the shard.");
+
+    let end = shard.run_loop(&events);
+    let reason = match &end {
+        Ok(reason) => *reason,
+        Err(_) => "storage failed",
+    };
+    tracing::info!(reason, "stopping");
+    shard.server.refuse_all(Refusal::ShuttingDown);
+    shard.flush_commands();
+    webrtc.stop();
+    runtime.shutdown_background();
+    end?;
+    shard.storage.close().context("cannot bring the last frames to disk")
+}
+
+/// The stored world, for tools that only read.
+pub fn restore_for_reading(config: &Config) -> Result<Simulation> {
+    let (content, _) = content::load(config.content.as_deref())?;
+    let Opened { storage, world } = Storage::open(config.storage.clone(), Arc::new(|_| {}))?;
+    let Some(world) = world else { bail!("there is no world in {}", config.storage.store_url) };
+    let simulation = restore(config, &content, world)?;
+    storage.close().context("cannot close the store")?;
+    Ok(simulation)
+}
+
+fn start_webrtc(config: &Config, sender: SyncSender<Event>) -> Result<WebRtcServer> {
+    let sink = Arc::new(move |event| sender.try_send(Event::Transport(event)).is_ok());
+    WebRtcServer::start(config.webrtc.clone(), sink).context("cannot start WebRTC")
+}
+
+async fn await_signals(sender: SyncSender<Event>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+        tracing::error!("cannot listen for signals");
+        return;
+    };
+    let reason = tokio::select! {
+        _ = interrupt.recv() => "interrupted",
+        _ = terminate.recv() => "terminated",
+    };
+    // The queue may be full of packets for a moment.
+    while let Err(mpsc::TrySendError::Full(_)) = sender.try_send(Event::Stop(reason)) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Frame, state hash and number of entities of the world that was found.
+type Found = (u64, u64, usize);
+
+fn open_world(
+    config: &Config,
+    content: &ContentFiles,
+    mailbox: &Arc<Mutex<Mailbox>>,
+    sender: SyncSender<Event>,
+) -> Result<(Storage, Simulation, Option<Found>)> {
+    let letters = Arc::clone(mailbox);
+    let sink = Arc::new(move |event| {
+        let mut mailbox = letters.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            StorageEvent::Durable { frame } => mailbox.durable_frame = frame,
+            StorageEvent::IdsGranted(block) => mailbox.granted.push(block),
+            StorageEvent::Failed(why) => mailbox.failed = Some(why),
+        }
+        drop(mailbox);
+        // A full queue means that the loop is awake and will look into the mailbox anyway.
+        let _ = sender.try_send(Event::Storage);
+    });
+    let Opened { storage, world } = Storage::open(config.storage.clone(), sink)?;
+    if let Some(world) = world {
+        let (frame, state_hash) = (world.frame, world.state_hash);
+        let mut simulation = restore(config, content, world)?;
+        if simulation.seed() != config.simulation.seed {
+            tracing::warn!(
+                stored = simulation.seed(),
+                configured = config.simulation.seed,
+                "the stored world keeps the seed it was made with"
+            );
+        }
+        let entities = simulation.entity_counts();
+        let count = entities["resource"] + entities["structure"] + entities["player"];
+        return Ok((storage, simulation, Some((frame, state_hash, count))));
+    }
+    let mut simulation = Simulation::create(&config.simulation, content);
+    let payloads = simulation.payloads();
+    let block = storage.create(NewWorld {
+        frame: payloads.frame,
+        state_hash: payloads.state_hash,
+        chunks: payloads.chunks,
+        alone: payloads.alone,
+        ids_used_to: payloads.ids_used_to,
+    })?;
+    if !simulation.grant_ids(block) {
+        bail!("the store granted ids {}..{} that overlap with those in use", block.next, block.end);
+    }
+    Ok((storage, simulation, None))
+}
+
+fn restore(config: &Config, content: &ContentFiles, world: SavedWorld) -> Result<Simulation> {
+    let payloads = world.chunks.iter().map(|(_, payload)| &payload[..]).chain(world.alone.iter().map(|p| &p[..]));
+    Simulation::restore(&config.simulation, content, world.frame, world.state_hash, world.ids, payloads)
+        .with_context(|| format!("the world in {} cannot be restored", config.storage.store_url))
+}
+
+struct Shard {
+    started: Instant,
+    server: Server,
+    commands: Commands,
+    webrtc: WebRtcServer,
+    simulation: Simulation,
+    storage: Storage,
+    mailbox: Arc<Mutex<Mailbox>>,
+    ids_requested: bool,
+    times: TickTimes,
+    late_ticks: u64,
+    recovered: Option<Recovered>,
+    status: Arc<RwLock<Arc<Status>>>,
+}
+
+impl Shard {
+    fn run_loop(&mut self, events: &Receiver<Event>) -> Result<&'static str> {
+        let interval = Duration::from_secs(1) / self.simulation.tick_hz();
+        let mut next_tick = Instant::now() + interval;
+        let mut next_second = Instant::now();
+        loop {
+            let wait = next_tick.saturating_duration_since(Instant::now());
+            let first = if wait.is_zero() { events.try_recv().ok() } else {
+                match events.recv_timeout(wait) {
+                    Ok(event) => Some(event),
+                    Err(RecvTimeoutError::Timeout) => None,
+                    Err(RecvTimeoutError::Disconnected) => bail!("all event sources are gone"),
+                }
+            };
+            // What has piled up is taken together, but never so much that the tick is late.
+            for event in first.into_iter().chain(events.try_iter().take(4_096)) {
+                match event {
+                    Event::Transport(event) => self.server.receive(self.started.elapsed(), event),
+                    Event::Storage => {}
+                    Event::Stop(reason) => return Ok(reason),
+                }
+            }
+            self.read_mailbox()?;
+            let now = Instant::now();
+            if now >= next_tick {
+                if now > next_tick + interval {
+                    self.late_ticks += 1;
+                }
+                self.tick()?;
+                next_tick = (next_tick + interval).max(now.checked_sub(interval * TICKS_BEHIND_MAX).unwrap_or(now));
+            }
+            self.flush_commands();
+            if now >= next_second {
+                next_second = now + Duration::from_secs(1);
+                self.server.check_silence(self.started.elapsed());
+                self.publish();
+            }
+        }
+    }
+
+    fn read_mailbox(&mut self) -> Result<()> {
+        let mut mailbox = self.mailbox.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(why) = mailbox.failed.take() {
+            bail!("storage failed: {why}");
+        }
+        let durable = mailbox.durable_frame;
+        let granted = std::mem::take(&mut mailbox.granted);
+        drop(mailbox);
+        self.server.frames_durable(durable);
+        for block in granted {
+            self.ids_requested = false;
+            let input = PlayerInput { player: EntityId::WORLD, input: Input::GrantIds(block) };
+            // A full queue costs one block of ids; the next request follows in a moment.
+            let _ = self.simulation.submit(input);
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self) -> Result<()> {
+        let begin = Instant::now();
+        let simulation = &mut self.simulation;
+        self.server.take_inputs(|input| simulation.submit(input));
+        let output = self.simulation.tick();
+        self.append(output.frame, &output.record)?;
+        self.server.after_tick(&self.simulation.view(), &output);
+        if self.simulation.ids_left() < IDS_LOW && !self.ids_requested {
+            self.ids_requested = true;
+            self.storage.reserve_ids(vsekai_storage::ID_BLOCK);
+        }
+        self.times.push(begin.elapsed());
+        Ok(())
+    }
+
+    /// Hands a frame to the journal. When that is full the world stands still rather than run ahead of what can be kept.
+    fn append(&mut self, frame: u64, record: &[u8]) -> Result<()> {
+        let mut said = false;
+        loop {
+            match self.storage.append(frame, record.to_vec()) {
+                Ok(()) => return Ok(()),
+                Err(StorageError::Backlogged { waiting, limit }) => {
+                    if !said {
+                        tracing::warn!(waiting, limit, "the journal is full: the world waits for the disk");
+                        said = true;
+                    }
+                    std::thread::sleep(Duration::from_millis(5));
+                    self.read_mailbox()?;
+                }
+                Err(error) => return Err(error).with_context(|| format!("frame {frame} cannot be kept")),
+            }
+        }
+    }
+
+    fn flush_commands(&mut self) {
+        let commands = self.server.take_commands();
+        if self.commands.send(commands).is_err() {
+            // The transport's queue is full for hundreds of ticks' worth: its thread hangs. Players will time out.
+            tracing::error!("the transport does not take messages");
+        }
+    }
+
+    fn publish(&mut self) {
+        let sum = |counts: &[u64]| counts.iter().sum();
+        let (minted, consumed, live) = self.simulation.item_totals();
+        let storage = self.storage.status();
+        let status = Status {
+            version: env!("CARGO_PKG_VERSION"),
+            uptime_s: self.started.elapsed().as_secs_f64(),
+            tick: self.simulation.frame(),
+            tick_hz: self.simulation.tick_hz(),
+            state_hash: format!("{:016x}", self.simulation.state_hash()),
+            durable_frame: storage.durable_frame,
+            seed: self.simulation.seed(),
+            players: self.server.player_count(),
+            entities: self.simulation.entity_counts(),
+            items: Items { minted: sum(&minted), consumed: sum(&consumed), live: sum(&live) },
+            tick_ms: self.times.percentiles(),
+            late_ticks: self.late_ticks,
+            journal: Journal {
+                backlog_frames: self.simulation.frame().saturating_sub(storage.durable_frame),
+                bytes: storage.journal_bytes,
+                flushed_frame: storage.flushed_frame,
+                syncs: storage.sync_count,
+                sync_p99_ms: storage.p99_sync_micros as f64 / 1_000.0,
+            },
+            recovered: self.recovered.clone(),
+            net: Net::of(self.server.counts(), self.webrtc.counters().metrics()),
+        };
+        *self.status.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(status);
+    }
+}

@@ -1,0 +1,258 @@
+//! What a running shard says of itself: as JSON for pages and people, as Prometheus text for metrics.
+
+use serde::Serialize;
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write;
+use std::time::Duration;
+use vsekai_net::server::ServerCounts;
+use vsekai_net::webrtc::Metrics;
+
+/// The answer of `/api/status`.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Status {
+    /// Version of the program.
+    pub version: &'static str,
+    /// Seconds since the start.
+    pub uptime_s: f64,
+    /// Number of the last frame.
+    pub tick: u64,
+    /// Ticks per second.
+    pub tick_hz: u32,
+    /// Hash of the whole state after that frame, 16 hexadecimal digits.
+    pub state_hash: String,
+    /// The last frame that survives a crash.
+    pub durable_frame: u64,
+    /// Seed of the world.
+    pub seed: u64,
+    /// Players in the world now.
+    pub players: usize,
+    /// Entities by kind.
+    pub entities: BTreeMap<&'static str, usize>,
+    /// Items, all kinds together.
+    pub items: Items,
+    /// Duration of a tick over the last ten seconds, milliseconds.
+    pub tick_ms: Percentiles,
+    /// Ticks that began later than they should have by more than a tick, since the start.
+    pub late_ticks: u64,
+    /// The journal.
+    pub journal: Journal,
+    /// What this start found on disk.
+    pub recovered: Option<Recovered>,
+    /// Players' commands and bytes.
+    pub net: Net,
+}
+
+/// Items made, used up, and in inventories now; `minted - consumed = live`, or something is wrong.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Items {
+    /// Made since the world was born.
+    pub minted: u64,
+    /// Used up since the world was born.
+    pub consumed: u64,
+    /// In inventories now.
+    pub live: u64,
+}
+
+/// Two percentiles and the largest value.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Percentiles {
+    /// Median.
+    pub p50: f64,
+    /// 99th percentile.
+    pub p99: f64,
+    /// Largest.
+    pub max: f64,
+}
+
+/// How far behind the disk is.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Journal {
+    /// Frames that are not durable yet.
+    pub backlog_frames: u64,
+    /// Bytes that the store does not have yet.
+    pub bytes: u64,
+    /// The last frame that is in the store.
+    pub flushed_frame: u64,
+    /// Groups of frames written and synced since the start.
+    pub syncs: u64,
+    /// How long such a write takes, 99th percentile, milliseconds.
+    pub sync_p99_ms: f64,
+}
+
+/// A world that was found on disk.
+#[derive(Debug, Clone, Serialize)]
+pub struct Recovered {
+    /// Its last durable frame.
+    pub frame: u64,
+    /// The hash of its state, verified.
+    pub state_hash: String,
+    /// Entities in it.
+    pub entities: usize,
+    /// From the start of the process until it was ready, milliseconds.
+    pub ready_ms: f64,
+}
+
+/// Connections and traffic since the start.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Net {
+    /// Connections open now.
+    pub connections: u64,
+    /// Connections refused or ended by the shard.
+    pub refused: u64,
+    /// Handshakes that never finished.
+    pub handshakes_failed: u64,
+    /// Commands executed.
+    pub commands_done: u64,
+    /// Commands rejected by the rules.
+    pub commands_rejected: u64,
+    /// Commands refused at the door.
+    pub commands_too_frequent: u64,
+    /// Movements dropped because the shard was too busy.
+    pub moves_dropped: u64,
+    /// UDP bytes received.
+    pub bytes_in: u64,
+    /// UDP bytes sent.
+    pub bytes_out: u64,
+    /// Bytes of state handed to the transport.
+    pub state_bytes: u64,
+    /// Bytes of commands' results and views handed to the transport.
+    pub command_bytes: u64,
+    /// Messages dropped because a queue was full.
+    pub messages_dropped: u64,
+}
+
+impl Net {
+    /// From the server's and the transport's counts.
+    pub fn of(server: ServerCounts, transport: Metrics) -> Net {
+        Net {
+            connections: transport.connections_open,
+            refused: server.refused,
+            handshakes_failed: transport.handshakes_failed,
+            commands_done: server.commands_done,
+            commands_rejected: server.commands_rejected,
+            commands_too_frequent: server.too_frequent,
+            moves_dropped: server.moves_dropped,
+            bytes_in: transport.bytes_in,
+            bytes_out: transport.bytes_out,
+            state_bytes: server.state_bytes,
+            command_bytes: server.command_bytes,
+            messages_dropped: transport.messages_dropped,
+        }
+    }
+}
+
+/// Durations of the last ticks.
+#[derive(Debug)]
+pub struct TickTimes {
+    last: VecDeque<Duration>,
+    capacity: usize,
+}
+
+impl TickTimes {
+    /// Remembers ten seconds' worth.
+    pub fn new(tick_hz: u32) -> Self {
+        TickTimes { last: VecDeque::new(), capacity: tick_hz as usize * 10 }
+    }
+
+    /// One more.
+    pub fn push(&mut self, duration: Duration) {
+        if self.last.len() == self.capacity {
+            self.last.pop_front();
+        }
+        self.last.push_back(duration);
+    }
+
+    /// Over what is remembered, milliseconds.
+    pub fn percentiles(&self) -> Percentiles {
+        let mut sorted: Vec<f64> = self.last.iter().map(|duration| duration.as_secs_f64() * 1_000.0).collect();
+        sorted.sort_by(f64::total_cmp);
+        let at = |part: f64| sorted.get((sorted.len() as f64 * part) as usize).or(sorted.last()).copied();
+        Percentiles {
+            p50: at(0.5).unwrap_or_default(),
+            p99: at(0.99).unwrap_or_default(),
+            max: sorted.last().copied().unwrap_or_default(),
+        }
+    }
+}
+
+impl Status {
+    /// The Prometheus text exposition format, version 0.0.4.
+    pub fn prometheus(&self) -> String {
+        let mut out = String::new();
+        let mut metric = |name: &str, kind: &str, help: &str, values: &[(&str, f64)]| {
+            let _ = writeln!(out, "# HELP vsekai_{name} {help}\n# TYPE vsekai_{name} {kind}");
+            for (labels, value) in values {
+                let _ = writeln!(out, "vsekai_{name}{labels} {value}");
+            }
+        };
+        let kinds: Vec<(String, f64)> =
+            self.entities.iter().map(|(kind, count)| (format!("{{kind=\"{kind}\"}}"), *count as f64)).collect();
+        let kinds: Vec<(&str, f64)> = kinds.iter().map(|(labels, count)| (labels.as_str(), *count)).collect();
+        let net = &self.net;
+        metric("uptime_seconds", "gauge", "Seconds since the start.", &[("", self.uptime_s)]);
+        metric("tick", "counter", "Number of the last frame.", &[("", self.tick as f64)]);
+        metric("late_ticks_total", "counter", "Ticks that began late by more than a tick.", &[("", self.late_ticks as f64)]);
+        metric("tick_milliseconds", "gauge", "Duration of a tick over the last ten seconds.", &[
+            ("{quantile=\"0.5\"}", self.tick_ms.p50),
+            ("{quantile=\"0.99\"}", self.tick_ms.p99),
+            ("{quantile=\"1\"}", self.tick_ms.max),
+        ]);
+        metric("players", "gauge", "Players in the world.", &[("", self.players as f64)]);
+        metric("entities", "gauge", "Entities by kind.", &kinds);
+        metric("items", "gauge", "Items since the world was born, and in inventories now.", &[
+            ("{state=\"minted\"}", self.items.minted as f64),
+            ("{state=\"consumed\"}", self.items.consumed as f64),
+            ("{state=\"live\"}", self.items.live as f64),
+        ]);
+        metric("durable_frame", "counter", "The last frame that survives a crash.", &[("", self.durable_frame as f64)]);
+        metric("flushed_frame", "counter", "The last frame in the store.", &[("", self.journal.flushed_frame as f64)]);
+        metric("journal_backlog_frames", "gauge", "Frames that are not durable yet.", &[("", self.journal.backlog_frames as f64)]);
+        metric("journal_bytes", "gauge", "Bytes that the store does not have yet.", &[("", self.journal.bytes as f64)]);
+        metric("journal_syncs_total", "counter", "Groups of frames written and synced.", &[("", self.journal.syncs as f64)]);
+        metric("journal_sync_p99_milliseconds", "gauge", "How long such a write takes.", &[("", self.journal.sync_p99_ms)]);
+        metric("connections", "gauge", "WebRTC connections open.", &[("", net.connections as f64)]);
+        metric("connections_refused_total", "counter", "Connections refused or ended by the shard.", &[("", net.refused as f64)]);
+        metric("handshakes_failed_total", "counter", "Handshakes that never finished.", &[("", net.handshakes_failed as f64)]);
+        metric("commands_total", "counter", "Commands by outcome.", &[
+            ("{outcome=\"done\"}", net.commands_done as f64),
+            ("{outcome=\"rejected\"}", net.commands_rejected as f64),
+            ("{outcome=\"too_frequent\"}", net.commands_too_frequent as f64),
+        ]);
+        metric("moves_dropped_total", "counter", "Movements dropped because the shard was too busy.", &[("", net.moves_dropped as f64)]);
+        metric("messages_dropped_total", "counter", "Messages dropped because a queue was full.", &[("", net.messages_dropped as f64)]);
+        metric("udp_bytes_total", "counter", "UDP bytes.", &[
+            ("{direction=\"in\"}", net.bytes_in as f64),
+            ("{direction=\"out\"}", net.bytes_out as f64),
+        ]);
+        metric("sent_bytes_total", "counter", "Bytes handed to the transport.", &[
+            ("{channel=\"state\"}", net.state_bytes as f64),
+            ("{channel=\"command\"}", net.command_bytes as f64),
+        ]);
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_of_the_last_ten_seconds() {
+        let mut times = TickTimes::new(10);
+        for ms in 0..200 {
+            times.push(Duration::from_millis(ms));
+        }
+        let Percentiles { p50, p99, max } = times.percentiles();
+        assert_eq!((p50, p99, max), (150.0, 199.0, 199.0));
+    }
+
+    #[test]
+    fn every_metric_has_help_type_and_a_number() {
+        let text = Status { entities: [("resource", 3)].into(), ..Status::default() }.prometheus();
+        assert!(text.contains("vsekai_entities{kind=\"resource\"} 3\n"));
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let (_, value) = line.rsplit_once(' ').unwrap();
+            value.parse::<f64>().unwrap();
+        }
+    }
+}
