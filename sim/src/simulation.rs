@@ -41,7 +41,7 @@ pub struct SimConfig {
 
 impl Default for SimConfig {
     fn default() -> Self {
-        SimConfig { tick_hz: 60, seed: 1, half_m: 512, spawn_radius_m: 24 }
+        SimConfig { tick_hz: 60, seed: 122, half_m: 512, spawn_radius_m: 24 }
     }
 }
 

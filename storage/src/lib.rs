@@ -1,1 +1,28 @@
-//! Being written.
+//! Where the world survives: a FoundationDB-shaped key-value store, a journal in front of it, and the flusher between.
+//!
+//! A frame is appended to the journal, is durable once that is synced, and is folded into the store some seconds later
+//! together with the register that says how far the store is. Recovery drains the journal and then loads the store.
+//! Formats and invariants: `storage/docs/format.md`.
+//!
+//! - [`Storage`]: the handle that a shard holds.
+//! - [`kv`]: the key-value API and its stores, `mem:` and `local:DIR`; [`keys`]: what lies where in it.
+//! - `journal`: segments, records, scanning, tailing; `fold`: frames into entity lists; `flush`: into the store.
+//!
+//! A failed durable write is never retried: it poisons the storage, and the shard stops and starts anew from disk.
+
+mod config;
+mod error;
+mod files;
+mod flush;
+mod fold;
+mod journal;
+pub mod keys;
+pub mod kv;
+mod register;
+mod storage;
+mod sync;
+
+pub use config::Config;
+pub use error::Error;
+pub use register::ID_BLOCK;
+pub use storage::{Event, EventSink, NewWorld, Opened, SavedWorld, Status, Storage, last_durable_frame};

@@ -279,6 +279,7 @@ impl Content {
             walk_mm_s: self.tuning.walk_mm_s,
             sprint_mm_s: self.tuning.sprint_mm_s,
             climb_mm_per_m: self.tuning.climb_mm_per_m,
+            uneven_ground_mm: self.tuning.uneven_ground_mm,
             harvest_interval_ms: self.tuning.harvest_interval_ms,
             inventory_slots: self.tuning.inventory_slots,
         }
@@ -300,6 +301,7 @@ pub struct Catalogue {
     pub walk_mm_s: i32,
     pub sprint_mm_s: i32,
     pub climb_mm_per_m: i32,
+    pub uneven_ground_mm: i32,
     pub harvest_interval_ms: u32,
     pub inventory_slots: u8,
 }

@@ -116,7 +116,7 @@ pub enum Input {
     Move(MoveInput),
     /// Do something of value.
     Command {
-        /// Number of the command, rising by one in each player's life.
+        /// Number of the command, rising through each player's life.
         sequence: u32,
         /// What.
         command: Command,
@@ -141,7 +141,7 @@ pub enum ClientMessage {
     },
     /// Do something of value.
     Command {
-        /// One more than the one before; the first is one more than `Welcome::last_command`.
+        /// Larger than the one before, by no more than 1,024; the first is one more than `Welcome::last_command`.
         sequence: u32,
         /// What.
         command: Command,

@@ -58,7 +58,7 @@ struct Options {
     /// Folder with the designers' files [default: sim/content if it is there, else built in]
     #[arg(long, value_name = "DIR")]
     content: Option<PathBuf>,
-    /// Seed of a new world; a stored world keeps its own [default: 1]
+    /// Seed of a new world; a stored world keeps its own [default: 122]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// Ticks per second, 10-120 [default: 60]

@@ -1,0 +1,362 @@
+//! A synthetic player: walks to trees and rocks, harvests them, crafts planks, builds and sometimes demolishes.
+//!
+//! Deterministic: the same seed and the same messages give the same actions. It has at most one command under way, so
+//! what it was told adds up: its [`Account`] says what the world must hold of it after any crash.
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use vsekai_net::client::{Client, ClientEvent};
+use vsekai_schema::content::{Catalogue, Look, Slot, Support};
+use vsekai_schema::id::{EntityId, ItemId, NodeId, PieceId, RecipeId};
+use vsekai_schema::units::Position;
+use vsekai_schema::wire::{Command, Outcome, Rejection};
+use vsekai_sim::build::Structure;
+use vsekai_sim::inventory::Inventory;
+use vsekai_sim::resource::ResourceNode;
+use vsekai_sim::space::{Placement, Pose};
+
+/// How a bot spends its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// Walks about all the time and acts about once a second: an ordinary player.
+    Mixed,
+    /// Acts as soon as the last result is there: a stress for what is of value.
+    Builder,
+    /// Only walks.
+    Walker,
+}
+
+/// What a bot was told is done, and what it does not know yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Account {
+    /// The player's entity.
+    pub player: EntityId,
+    /// Items that the inventory must hold, from the first inventory seen and every result since.
+    pub items: BTreeMap<ItemId, i64>,
+    /// Structures that were built and not demolished since.
+    pub built: BTreeSet<EntityId>,
+    /// Number of the last command with a result that reached a frame.
+    pub last_command: u32,
+    /// The command under way, if any: it may have happened or not.
+    pub under_way: Option<(u32, Command)>,
+    /// How many results said that something was done.
+    pub done: u64,
+}
+
+/// Counts of one bot's life.
+#[derive(Debug, Clone, Default)]
+pub struct Counts {
+    /// Results that said "done", by kind of command.
+    pub done: BTreeMap<&'static str, u64>,
+    /// Results that said no, by reason.
+    pub rejected: BTreeMap<Rejection, u64>,
+    /// Commands without a result within [`RESULT_TIMEOUT`].
+    pub failed: u64,
+    /// From sending to the result, by kind.
+    pub latencies: Vec<(&'static str, Duration)>,
+    /// Round trips of pings.
+    pub round_trips: Vec<Duration>,
+}
+
+/// A command without a result for this long counts as failed.
+pub const RESULT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The name of a command's kind.
+pub fn kind_of(command: &Command) -> &'static str {
+    match command {
+        Command::Harvest { .. } => "harvest",
+        Command::Craft { .. } => "craft",
+        Command::Build { .. } => "build",
+        Command::Demolish { .. } => "demolish",
+        Command::MoveItems { .. } => "move items",
+    }
+}
+
+/// What the catalogue means to a bot.
+#[derive(Debug, Clone)]
+struct Knowledge {
+    trees: BTreeSet<NodeId>,
+    plank_recipe: Option<(RecipeId, ItemId, u16)>,
+    floor: Option<(PieceId, Vec<(ItemId, u16)>)>,
+    edge: Option<(PieceId, Vec<(ItemId, u16)>)>,
+    reach_mm: i32,
+    grid_mm: i32,
+}
+
+impl Knowledge {
+    fn of(catalogue: &Catalogue) -> Self {
+        let piece = |slot: Slot, needs: Support| {
+            let found = catalogue.pieces.iter().find(|p| p.slot == slot && p.needs == needs && p.key.len() <= 10);
+            found.map(|piece| (PieceId(piece.id), piece.cost.clone()))
+        };
+        let recipe = catalogue.recipes.iter().find(|recipe| recipe.key == "plank");
+        Knowledge {
+            trees: catalogue.nodes.iter().filter(|node| node.look == Look::Tree).map(|node| NodeId(node.id)).collect(),
+            plank_recipe: recipe.and_then(|r| r.inputs.first().map(|(item, count)| (RecipeId(r.id), *item, *count))),
+            floor: piece(Slot::Floor, Support::Ground),
+            edge: catalogue
+                .pieces
+                .iter()
+                .find(|p| p.key == "wall")
+                .map(|piece| (PieceId(piece.id), piece.cost.clone())),
+            reach_mm: catalogue.reach_mm,
+            grid_mm: catalogue.grid_mm,
+        }
+    }
+}
+
+/// One synthetic player.
+#[derive(Debug)]
+pub struct Bot {
+    /// The protocol.
+    pub client: Client,
+    /// What it was told.
+    pub account: Account,
+    /// What it counted.
+    pub counts: Counts,
+    /// Why the shard ended the connection, if it did.
+    pub refused: Option<String>,
+    rng: ChaCha8Rng,
+    style: Style,
+    knowledge: Option<Knowledge>,
+    heading: (i8, i8),
+    heading_until: Duration,
+    act_at: Duration,
+    ping_at: Duration,
+    sent_at: Duration,
+    bad_nodes: BTreeMap<EntityId, Duration>,
+    knows_items: bool,
+}
+
+impl Bot {
+    /// A player whose token, name and behaviour follow from `seed` and `number`.
+    pub fn new(seed: u64, number: usize, style: Style) -> Self {
+        let mut bot = Bot {
+            client: Client::new(&Self::token(seed, number), &format!("bot {number}")),
+            account: Account::default(),
+            counts: Counts::default(),
+            refused: None,
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            style,
+            knowledge: None,
+            heading: (0, 0),
+            heading_until: Duration::ZERO,
+            act_at: Duration::ZERO,
+            ping_at: Duration::ZERO,
+            sent_at: Duration::ZERO,
+            bad_nodes: BTreeMap::new(),
+            knows_items: false,
+        };
+        bot.rng.set_stream(number as u64);
+        bot
+    }
+
+    /// The token that the bot presents.
+    pub fn token(seed: u64, number: usize) -> String {
+        format!("bot-{seed:016x}-{number:06}")
+    }
+
+    /// The same player on a new connection, with what it was told before.
+    pub fn rejoin(account: Account, seed: u64, number: usize, style: Style) -> Self {
+        let mut bot = Bot::new(seed, number, style);
+        bot.knows_items = true;
+        bot.account = account;
+        bot
+    }
+
+    /// True once the shard has let it in.
+    pub fn is_playing(&self) -> bool {
+        self.client.welcome().is_some()
+    }
+
+    /// Takes one message of the shard.
+    ///
+    /// # Errors
+    /// When the shard sends what the client cannot understand.
+    pub fn receive(&mut self, now: Duration, channel: usize, bytes: &[u8]) -> Result<(), vsekai_net::client::ClientError> {
+        self.client.receive(now, channel, bytes)?;
+        while let Some(event) = self.client.poll_event() {
+            match event {
+                ClientEvent::Welcome(welcome) => {
+                    self.account.player = welcome.player;
+                    if !self.knows_items {
+                        self.account.last_command = welcome.last_command;
+                    }
+                    self.knowledge = Some(Knowledge::of(&welcome.catalogue));
+                    self.act_at = now + Duration::from_millis(self.rng.random_range(0..1_000));
+                }
+                ClientEvent::Refused { message, .. } => self.refused = Some(message),
+                ClientEvent::Pong { round_trip } => self.counts.round_trips.push(round_trip),
+                ClientEvent::Result { sequence, command, frame, outcome, latency } => {
+                    self.take_result(now, sequence, command, frame, outcome, latency);
+                }
+            }
+        }
+        self.learn_items();
+        Ok(())
+    }
+
+    /// The first inventory is where the account of items begins.
+    fn learn_items(&mut self) {
+        if self.knows_items || self.client.pending_count() > 0 {
+            return;
+        }
+        if let Some(inventory) = self.client.own().and_then(|own| own.get::<Inventory>()) {
+            self.knows_items = true;
+            for stack in inventory.slots.stacks() {
+                *self.account.items.entry(stack.item).or_default() += i64::from(stack.count);
+            }
+        }
+    }
+
+    fn take_result(
+        &mut self,
+        now: Duration,
+        sequence: u32,
+        command: Option<Command>,
+        frame: u64,
+        outcome: Outcome,
+        latency: Duration,
+    ) {
+        self.account.under_way = None;
+        if frame > 0 {
+            self.account.last_command = self.account.last_command.max(sequence);
+        }
+        let kind = command.as_ref().map_or("unknown", kind_of);
+        self.counts.latencies.push((kind, latency));
+        match outcome {
+            Outcome::Done { items, entity } => {
+                self.account.done += 1;
+                *self.counts.done.entry(kind).or_default() += 1;
+                for change in items {
+                    *self.account.items.entry(change.item).or_default() += i64::from(change.count);
+                }
+                match command {
+                    Some(Command::Build { .. }) => {
+                        self.account.built.insert(entity);
+                    }
+                    Some(Command::Demolish { structure }) => {
+                        self.account.built.remove(&structure);
+                    }
+                    _ => {}
+                }
+            }
+            Outcome::Rejected(rejection) => {
+                *self.counts.rejected.entry(rejection).or_default() += 1;
+                if let Some(Command::Harvest { node }) = command {
+                    self.bad_nodes.insert(node, now + Duration::from_secs(5));
+                }
+                if rejection == Rejection::SpaceTaken || rejection == Rejection::GroundTooSteep {
+                    // Somewhere else, then.
+                    self.wander(now, 2_000);
+                }
+            }
+        }
+        let pause = match self.style {
+            Style::Builder => self.rng.random_range(0..60),
+            _ => self.rng.random_range(500..1_500),
+        };
+        self.act_at = now + Duration::from_millis(pause);
+    }
+
+    /// Thinks, about twenty times a second: walks on, and acts when it is time.
+    pub fn step(&mut self, now: Duration) {
+        let Some(knowledge) = self.knowledge.clone() else { return };
+        let Some(position) = self.client.own().and_then(|own| own.get::<Pose>()).map(|pose| pose.position) else { return };
+        if now >= self.ping_at {
+            self.ping_at = now + Duration::from_secs(1);
+            self.client.ping(now);
+        }
+        if self.client.pending_count() > 0 && now.saturating_sub(self.sent_at) > RESULT_TIMEOUT {
+            self.counts.failed += 1;
+            self.sent_at = now;
+        }
+        if self.style != Style::Walker && self.knows_items && self.client.pending_count() == 0 && now >= self.act_at {
+            if let Some(command) = self.choose(now, position, &knowledge) {
+                let sequence = self.client.command(now, command.clone());
+                self.sent_at = now;
+                self.account.under_way = Some((sequence, command));
+            }
+        }
+        if now >= self.heading_until {
+            self.wander(now, 3_000);
+        }
+        let yaw = self.rng.random::<u16>();
+        self.client.walk(self.heading.0, self.heading.1, yaw, false);
+    }
+
+    fn wander(&mut self, now: Duration, longest_ms: u64) {
+        self.heading = (self.rng.random_range(-127..=127), self.rng.random_range(-127..=127));
+        self.heading_until = now + Duration::from_millis(self.rng.random_range(300..longest_ms));
+    }
+
+    fn walk_towards(&mut self, now: Duration, from: Position, to: Position) {
+        let (dx, dz) = (f64::from(to.x) - f64::from(from.x), f64::from(to.z) - f64::from(from.z));
+        let length = dx.hypot(dz).max(1.0);
+        self.heading = ((dx / length * 127.0) as i8, (dz / length * 127.0) as i8);
+        let walk_ms = (length / 4.0).clamp(100.0, 2_000.0) as u64;
+        self.heading_until = now + Duration::from_millis(walk_ms);
+    }
+
+    fn choose(&mut self, now: Duration, position: Position, knowledge: &Knowledge) -> Option<Command> {
+        let holds = |counts: &BTreeMap<ItemId, i64>, cost: &[(ItemId, u16)]| {
+            cost.iter().all(|(item, count)| counts.get(item).copied().unwrap_or(0) >= i64::from(*count))
+        };
+        let dice = self.rng.random_range(0..100);
+        if dice < 4 {
+            let near = self.account.built.iter().find(|id| {
+                let known = self.client.entity(**id).and_then(|entity| entity.get::<Placement>());
+                known.is_some_and(|placement| placement.position.within(position, knowledge.reach_mm))
+            });
+            if let Some(structure) = near.copied() {
+                return Some(Command::Demolish { structure });
+            }
+        }
+        if dice < 6 {
+            let (from, to) = (self.rng.random_range(0..6), self.rng.random_range(0..6));
+            return Some(Command::MoveItems { from, to, count: self.rng.random_range(0..3) });
+        }
+        let (column, row) = (position.x.div_euclid(knowledge.grid_mm), position.z.div_euclid(knowledge.grid_mm));
+        if let Some((piece, _)) = knowledge.edge.as_ref().filter(|(_, cost)| dice < 50 && holds(&self.account.items, cost)) {
+            let own_floor = self.client.entities().find_map(|(_, entity)| {
+                let structure = entity.get::<Structure>()?;
+                let near = structure.column.abs_diff(column) <= 1 && structure.row.abs_diff(row) <= 1;
+                let floor = knowledge.floor.as_ref().is_some_and(|(floor, _)| *floor == structure.piece);
+                (near && floor && structure.level == 0).then_some(structure)
+            });
+            if let Some(floor) = own_floor {
+                let turn = self.rng.random_range(0..4);
+                return Some(Command::Build { piece: *piece, column: floor.column, row: floor.row, level: 0, turn });
+            }
+        }
+        if let Some((piece, _)) = knowledge.floor.as_ref().filter(|(_, cost)| holds(&self.account.items, cost)) {
+            return Some(Command::Build { piece: *piece, column, row, level: 0, turn: 0 });
+        }
+        let craftable = |(_, item, count): &(_, ItemId, u16)| holds(&self.account.items, &[(*item, *count)]);
+        if let Some((recipe, ..)) = knowledge.plank_recipe.filter(craftable) {
+            return Some(Command::Craft { recipe });
+        }
+        self.bad_nodes.retain(|_, until| *until > now);
+        let nearest = self
+            .client
+            .entities()
+            .filter(|(id, _)| !self.bad_nodes.contains_key(id))
+            .filter_map(|(id, entity)| {
+                let node = entity.get::<ResourceNode>().filter(|node| node.left > 0 && knowledge.trees.contains(&node.kind))?;
+                let at = entity.get::<Placement>()?.position;
+                Some((position.horizontal_distance_squared(at), id, at, node.kind))
+            })
+            .min_by_key(|(distance, id, ..)| (*distance, *id));
+        let (_, node, at, _) = nearest?;
+        if position.within(at, knowledge.reach_mm - 300) {
+            return Some(Command::Harvest { node });
+        }
+        self.walk_towards(now, position, at);
+        if self.style == Style::Builder {
+            self.act_at = now + Duration::from_millis(100);
+        }
+        None
+    }
+}

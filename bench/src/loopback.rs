@@ -1,0 +1,156 @@
+//! A whole shard in this process, in virtual time: simulation, server, loopback network and bots in lockstep. No threads, no
+//! sockets, no clock in what it does: equal seeds give equal worlds.
+
+use crate::bot::{Bot, Style};
+use crate::report::{Latency, Report};
+use std::time::{Duration, Instant};
+use vsekai_net::loopback::{Faults, Loopback};
+use vsekai_net::replication::ReplicationConfig;
+use vsekai_net::server::{Server, ServerConfig, WorldFacts};
+use vsekai_net::session::Limits;
+use vsekai_net::transport::PeerId;
+use vsekai_schema::id::EntityId;
+use vsekai_schema::wire::{Input, PlayerInput};
+use vsekai_sim::Simulation;
+
+/// Bots think this often.
+pub const THINK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// A shard and its players.
+pub struct LoopbackShard {
+    /// The world.
+    pub simulation: Simulation,
+    /// The players.
+    pub bots: Vec<(PeerId, Bot)>,
+    /// Hash of the state after each tick.
+    pub hashes: Vec<u64>,
+    /// What each tick took: everything that a shard's thread does, without network and disk.
+    pub tick_times: Vec<Duration>,
+    /// Bytes of frame records.
+    pub record_bytes: u64,
+    server: Server,
+    network: Loopback,
+    now: Duration,
+    connected_at: Duration,
+    join_times: Vec<Option<Duration>>,
+    up_bytes: u64,
+    down_bytes: u64,
+}
+
+/// The limits of an ordinary shard.
+pub fn server_config(tick_hz: u32) -> ServerConfig {
+    ServerConfig {
+        tick_hz: tick_hz as u8,
+        players_max: 10_000,
+        limits: Limits {
+            commands_per_s: 40.0,
+            datagrams_per_s: 200.0,
+            silence: Duration::from_secs(5),
+            hello: Duration::from_secs(5),
+        },
+        replication: ReplicationConfig {
+            view_radius_chunks: 3,
+            snapshot_interval_ticks: u64::from((tick_hz / 20).max(1)),
+        },
+    }
+}
+
+impl LoopbackShard {
+    /// `players` bots of `seed` in `simulation`.
+    pub fn new(simulation: Simulation, players: usize, seed: u64, style: Style, faults: Faults) -> Self {
+        let content = serde_json::to_string(&simulation.catalogue()).expect("a catalogue is plain data");
+        let facts = WorldFacts { seed: simulation.seed(), half_mm: simulation.half_mm(), content };
+        let server = Server::new(server_config(simulation.tick_hz()), facts);
+        let mut network = Loopback::new(seed, faults);
+        let bots = (0..players).map(|number| (network.connect(), Bot::new(seed, number, style))).collect();
+        LoopbackShard {
+            simulation,
+            bots,
+            hashes: Vec::new(),
+            tick_times: Vec::new(),
+            record_bytes: 0,
+            server,
+            network,
+            now: Duration::ZERO,
+            connected_at: Duration::ZERO,
+            join_times: vec![None; players],
+            up_bytes: 0,
+            down_bytes: 0,
+        }
+    }
+
+    /// Puts one more input into the next tick, as if a player had sent it.
+    pub fn inject(&mut self, player: EntityId, input: Input) {
+        let _ = self.simulation.submit(PlayerInput { player, input });
+    }
+
+    /// Runs one tick, and lets the bots think when it is time.
+    pub fn tick(&mut self) {
+        let interval = Duration::from_secs(1) / self.simulation.tick_hz();
+        self.now += interval;
+        self.network.advance(self.now);
+
+        let begin = Instant::now();
+        while let Some(event) = self.network.poll_server() {
+            self.server.receive(self.now, event);
+        }
+        let simulation = &mut self.simulation;
+        self.server.take_inputs(|input| simulation.submit(input));
+        let output = self.simulation.tick();
+        self.server.after_tick(&self.simulation.view(), &output);
+        // Without a disk, a frame is as durable as it will ever be.
+        self.server.frames_durable(output.frame);
+        self.tick_times.push(begin.elapsed());
+
+        self.hashes.push(output.state_hash);
+        self.record_bytes += output.record.len() as u64;
+        for command in self.server.take_commands() {
+            self.network.server_command(command);
+        }
+        self.network.advance(self.now);
+        let thinking = self.now.as_millis() / THINK_INTERVAL.as_millis()
+            != (self.now - interval).as_millis() / THINK_INTERVAL.as_millis();
+        for (number, (peer, bot)) in self.bots.iter_mut().enumerate() {
+            while let Some((channel, bytes)) = self.network.poll_client(*peer) {
+                self.down_bytes += bytes.len() as u64;
+                if let Err(error) = bot.receive(self.now, channel, &bytes) {
+                    bot.refused = Some(error.to_string());
+                }
+            }
+            if bot.is_playing() && self.join_times[number].is_none() {
+                self.join_times[number] = Some(self.now - self.connected_at);
+            }
+            if thinking {
+                bot.step(self.now);
+            }
+            for (channel, bytes) in bot.client.take_outgoing() {
+                self.up_bytes += bytes.len() as u64;
+                self.network.client_send(*peer, channel, bytes);
+            }
+        }
+    }
+
+    /// What came of it so far.
+    pub fn report(&self, seed: u64) -> Report {
+        let seconds = self.now.as_secs_f64();
+        let per_player_second = self.bots.len().max(1) as f64 * seconds.max(0.001);
+        let ticks = Latency::of(self.tick_times.iter().copied());
+        let lost: Vec<&String> = self.bots.iter().filter_map(|(_, bot)| bot.refused.as_ref()).collect();
+        let mut report = Report {
+            players: self.bots.len(),
+            lost: lost.len(),
+            first_loss: lost.first().map(ToString::to_string),
+            seconds,
+            seed,
+            transport: "loopback (virtual time)".into(),
+            join: Latency::of(self.join_times.iter().flatten().copied()),
+            up_bytes_per_s: self.up_bytes as f64 / per_player_second,
+            down_bytes_per_s: self.down_bytes as f64 / per_player_second,
+            tick_p50_ms: ticks.p50_ms,
+            tick_p99_ms: ticks.p99_ms,
+            ..Report::default()
+        };
+        report.add_bots(self.bots.iter().map(|(_, bot)| bot));
+        report
+    }
+}

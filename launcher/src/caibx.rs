@@ -1,0 +1,279 @@
+//! casync's chunk index, `.caibx` for a blob and `.caidx` for a directory tree: which chunks, in which order, make it up.
+//!
+//! Format (casync's `caformat.h`; all fields u64, little-endian):
+//!
+//! ```text
+//!   0  48                     size of this element
+//!   8  0x96824d9c7b129ff9     type: index
+//!  16  feature flags          bit 61: ids are SHA-512/256, else SHA-256
+//!  24  min, avg, max          chunk sizes the chunker kept to
+//!  48  0xffffffffffffffff     size of this element: unknown when its writing began
+//!  56  0xe75b9e112f17417d     type: table
+//!  64  n × (end offset, 32 bytes of id)
+//!      0, 0                   instead of an end offset
+//!      48                     offset of the index element's end, where the table begins
+//!      16 + 40 n + 40         size of the table
+//!      0x4b4f050e5549ecd1     table tail
+//! ```
+//!
+//! The reader takes a stream and the file's size, holds one entry at a time, and checks every field that can be checked;
+//! ids, flags and chunk sizes within their bounds can only be checked against the chunks themselves.
+
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, Read};
+
+const INDEX_SIZE: u64 = 48;
+const INDEX_TYPE: u64 = 0x9682_4d9c_7b12_9ff9;
+const TABLE_SIZE_UNKNOWN: u64 = u64::MAX;
+const TABLE_TYPE: u64 = 0xe75b_9e11_2f17_417d;
+const TABLE_TAIL: u64 = 0x4b4f_050e_5549_ecd1;
+const FLAG_SHA512_256: u64 = 1 << 61;
+
+const TABLE_HEADER_SIZE: u64 = 16;
+const ENTRY_SIZE: u64 = 40;
+const TAIL_SIZE: u64 = 40;
+/// An index of no chunk: everything but the entries.
+const FILE_SIZE_MIN: u64 = INDEX_SIZE + TABLE_HEADER_SIZE + TAIL_SIZE;
+
+/// The largest chunk casync allows, 128 MiB.
+pub(crate) const CHUNK_SIZE_MAX: u64 = 128 << 20;
+
+/// The function that gives chunks their ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Digest {
+    Sha512_256,
+    Sha256,
+}
+
+impl Digest {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Sha512_256 => "SHA-512/256",
+            Self::Sha256 => "SHA-256",
+        }
+    }
+}
+
+/// What an index says of itself. `1 ≤ chunk_size_min ≤ chunk_size_avg ≤ chunk_size_max ≤` [`CHUNK_SIZE_MAX`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) digest: Digest,
+    /// All of casync's feature flags, the digest's bit included.
+    pub(crate) flags: u64,
+    /// In bytes, as the next two.
+    pub(crate) chunk_size_min: u64,
+    pub(crate) chunk_size_avg: u64,
+    pub(crate) chunk_size_max: u64,
+    /// From the file's size; the chunks that [`IndexReader::next_chunk`] gives, if it does not fail.
+    pub(crate) chunk_count: u64,
+}
+
+/// One piece of the blob or archive, `1 ≤ size ≤ chunk_size_max`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Chunk {
+    /// Where it begins in the whole; the end of the one before.
+    pub(crate) offset: u64,
+    pub(crate) size: u64,
+    /// Digest of its plain bytes.
+    pub(crate) id: [u8; 32],
+}
+
+/// Why an index is not one. The byte offset is that of the field at fault.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum IndexError {
+    #[error("byte {offset}: {fault}")]
+    Unsound { offset: u64, fault: Fault },
+    #[error("byte {offset}: reading failed")]
+    Read { offset: u64, source: io::Error },
+}
+
+/// What is wrong with a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Fault {
+    #[error("the file ends here, too short for an index: it has {size} bytes, the shortest index has 104")]
+    TooShort { size: u64 },
+    #[error("the file ends in the middle of an entry: {size} bytes are not 104 and a multiple of 40")]
+    NotWhole { size: u64 },
+    #[error("the file ends here, before its size of {size} bytes: it was changed while being read")]
+    Shrunk { size: u64 },
+    #[error("the file goes on after its size of {size} bytes: it was changed while being read")]
+    Grown { size: u64 },
+    #[error("{field} is {found:#x}, must be {wanted:#x}")]
+    Wrong { field: &'static str, found: u64, wanted: u64 },
+    #[error("smallest chunk size is 0, must be at least 1")]
+    MinZero,
+    #[error("average chunk size {avg} is less than the smallest, {min}")]
+    AvgBelowMin { avg: u64, min: u64 },
+    #[error("largest chunk size {max} is less than the average, {avg}")]
+    MaxBelowAvg { max: u64, avg: u64 },
+    #[error("largest chunk size {max} is more than 128 MiB, casync's limit")]
+    MaxTooLarge { max: u64 },
+    #[error("chunk {number} ends at {end}, must end after {begin}, where it begins")]
+    NotRising { number: u64, end: u64, begin: u64 },
+    #[error("chunk {number} has {size} bytes, more than the largest chunk size, {max}")]
+    ChunkTooLarge { number: u64, size: u64, max: u64 },
+}
+
+/// Reads an index from front to back. After an error nothing more is to be expected of it.
+pub(crate) struct IndexReader<R> {
+    source: R,
+    file_size: u64,
+    /// Bytes read, that is, the offset of the next field.
+    position: u64,
+    header: Header,
+    chunks_read: u64,
+    /// Where the next chunk begins; the total size after the last.
+    next_offset: u64,
+    tail_checked: bool,
+}
+
+impl<R: Read> IndexReader<R> {
+    /// Reads and checks everything before the entries. `source` is at byte 0 of a file of `file_size` bytes, and worth
+    /// buffering: it is read a field at a time.
+    pub(crate) fn new(source: R, file_size: u64) -> Result<Self, IndexError> {
+        let chunk_count = file_size.checked_sub(FILE_SIZE_MIN).map(|entries| entries / ENTRY_SIZE);
+        let header = Header {
+            digest: Digest::Sha256,
+            flags: 0,
+            chunk_size_min: 0,
+            chunk_size_avg: 0,
+            chunk_size_max: 0,
+            chunk_count: chunk_count.unwrap_or(0),
+        };
+        let mut reader =
+            Self { source, file_size, position: 0, header, chunks_read: 0, next_offset: 0, tail_checked: false };
+
+        // What the file is comes before how long it is: a picture is not a cut-off index.
+        if file_size < INDEX_SIZE {
+            return Err(unsound(file_size, Fault::TooShort { size: file_size }));
+        }
+        reader.constant("size of the index element", INDEX_SIZE)?;
+        reader.constant("type of the index element", INDEX_TYPE)?;
+        if file_size < FILE_SIZE_MIN {
+            return Err(unsound(file_size, Fault::TooShort { size: file_size }));
+        }
+        if !(file_size - FILE_SIZE_MIN).is_multiple_of(ENTRY_SIZE) {
+            return Err(unsound(file_size, Fault::NotWhole { size: file_size }));
+        }
+
+        let flags = reader.number()?;
+        reader.header.flags = flags;
+        reader.header.digest = if flags & FLAG_SHA512_256 == 0 { Digest::Sha256 } else { Digest::Sha512_256 };
+        reader.chunk_sizes()?;
+        reader.constant("size of the table", TABLE_SIZE_UNKNOWN)?;
+        reader.constant("type of the table", TABLE_TYPE)?;
+        Ok(reader)
+    }
+
+    pub(crate) fn header(&self) -> Header {
+        self.header
+    }
+
+    /// Bytes of the chunks read so far together.
+    pub(crate) fn total_size(&self) -> u64 {
+        self.next_offset
+    }
+
+    /// The next chunk; `None` when all were read and the tail and the end of the file are as they must be.
+    pub(crate) fn next_chunk(&mut self) -> Result<Option<Chunk>, IndexError> {
+        if self.chunks_read == self.header.chunk_count {
+            self.tail()?;
+            return Ok(None);
+        }
+        let (at, number, begin) = (self.position, self.chunks_read, self.next_offset);
+        let end = self.number()?;
+        if end <= begin {
+            return Err(unsound(at, Fault::NotRising { number, end, begin }));
+        }
+        let (size, max) = (end - begin, self.header.chunk_size_max);
+        if size > max {
+            return Err(unsound(at, Fault::ChunkTooLarge { number, size, max }));
+        }
+        let id = self.bytes()?;
+        self.chunks_read += 1;
+        self.next_offset = end;
+        Ok(Some(Chunk { offset: begin, size, id }))
+    }
+
+    fn chunk_sizes(&mut self) -> Result<(), IndexError> {
+        let at = self.position;
+        let (min, avg, max) = (self.number()?, self.number()?, self.number()?);
+        if min == 0 {
+            return Err(unsound(at, Fault::MinZero));
+        }
+        if avg < min {
+            return Err(unsound(at + 8, Fault::AvgBelowMin { avg, min }));
+        }
+        if max < avg {
+            return Err(unsound(at + 16, Fault::MaxBelowAvg { max, avg }));
+        }
+        if max > CHUNK_SIZE_MAX {
+            return Err(unsound(at + 16, Fault::MaxTooLarge { max }));
+        }
+        (self.header.chunk_size_min, self.header.chunk_size_avg, self.header.chunk_size_max) = (min, avg, max);
+        Ok(())
+    }
+
+    fn tail(&mut self) -> Result<(), IndexError> {
+        if self.tail_checked {
+            return Ok(());
+        }
+        self.constant("end of the entries", 0)?;
+        self.constant("second word of the tail", 0)?;
+        self.constant("offset of the table in the tail", INDEX_SIZE)?;
+        self.constant("size of the table in the tail", self.file_size - INDEX_SIZE)?;
+        self.constant("mark of the tail", TABLE_TAIL)?;
+        self.end_of_file()?;
+        self.tail_checked = true;
+        Ok(())
+    }
+
+    fn constant(&mut self, field: &'static str, wanted: u64) -> Result<(), IndexError> {
+        let at = self.position;
+        let found = self.number()?;
+        if found == wanted { Ok(()) } else { Err(unsound(at, Fault::Wrong { field, found, wanted })) }
+    }
+
+    fn number(&mut self) -> Result<u64, IndexError> {
+        Ok(u64::from_le_bytes(self.bytes()?))
+    }
+
+    fn bytes<const N: usize>(&mut self) -> Result<[u8; N], IndexError> {
+        let mut bytes = [0; N];
+        let mut filled = 0;
+        while filled < N {
+            match self.some(&mut bytes[filled..])? {
+                0 => return Err(unsound(self.position, Fault::Shrunk { size: self.file_size })),
+                count => filled += count,
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn end_of_file(&mut self) -> Result<(), IndexError> {
+        let at = self.position;
+        match self.some(&mut [0])? {
+            0 => Ok(()),
+            _ => Err(unsound(at, Fault::Grown { size: self.file_size })),
+        }
+    }
+
+    fn some(&mut self, bytes: &mut [u8]) -> Result<usize, IndexError> {
+        loop {
+            match self.source.read(bytes) {
+                Ok(count) => {
+                    self.position += count as u64;
+                    return Ok(count);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(IndexError::Read { offset: self.position, source }),
+            }
+        }
+    }
+}
+
+fn unsound(offset: u64, fault: Fault) -> IndexError {
+    IndexError::Unsound { offset, fault }
+}

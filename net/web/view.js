@@ -1,0 +1,252 @@
+// What this player can see of the world: entities as the server described them last, put together from views (reliable) and
+// snapshots (unreliable), indexed for drawing, with poses to interpolate between.
+//
+// Invariants: a pose is never replaced by an older tick's; a snapshot is acknowledged only when all its parts arrived.
+
+import { TAG, decodeComponent } from './wire.js';
+
+/** Side of a chunk in millimetres. */
+export const CHUNK_MM = 32_000;
+/** Others are shown this far in the past, so that there is nearly always a later pose to move towards. */
+const OTHERS_DELAY_MS = 100;
+/** The own player is shown with just enough delay to be smooth: a little more than the time between two snapshots. */
+const OWN_DELAY_MS = 65;
+const SAMPLES_MAX = 32;
+/** A silence longer than this between two poses means standing still, not walking slowly. */
+const STANDING_GAP_MS = 400;
+/** Snapshots of which parts are missing; the oldest is given up beyond this. */
+const PARTIAL_MAX = 16;
+/** Poses for entities whose view message is still under way. */
+const EARLY_MAX = 2_048;
+
+export class WorldView {
+  /** id → entity */
+  entities = new Map();
+  /** "x,z" of a chunk → set of entities that stand still in it */
+  chunks = new Map();
+  /** Entities with a pose. */
+  walkers = new Map();
+  /** Own slots, `null` or `{id, item, count}`. */
+  slots = [];
+  /** Tick of the newest whole snapshot; 0 = none. */
+  acknowledged = 0;
+  /** Grows when the own inventory changes. */
+  inventoryVersion = 0;
+
+  #partial = new Map();
+  #early = new Map();
+  #departed = new Map();
+  #clockOffset = null;
+  #tickMs;
+  #gridMm;
+  #warnings = 0;
+
+  constructor({ player, tickHz, gridMm }) {
+    this.playerId = player;
+    this.#tickMs = 1_000 / Math.max(1, tickHz);
+    this.#gridMm = gridMm;
+  }
+
+  get own() {
+    return this.entities.get(this.playerId);
+  }
+
+  /** Own items: item number → count. */
+  held() {
+    const held = new Map();
+    for (const slot of this.slots) if (slot) held.set(slot.item, (held.get(slot.item) ?? 0) + slot.count);
+    return held;
+  }
+
+  /** Takes a decoded view message. */
+  applyView(view, now) {
+    // The clock follows snapshots, which are never held back; a view may come late, in order behind others.
+    if (this.#clockOffset === null) this.#hearTick(view.tick, now);
+    for (const id of view.left) this.#leave(id, view.tick);
+    for (const { id, components } of view.entities) {
+      let entity = this.entities.get(id);
+      if (!entity) {
+        entity = { id, samples: [], poseTick: -1, seenAt: now };
+        this.entities.set(id, entity);
+        this.#departed.delete(id);
+      }
+      for (const component of components) this.#applyComponent(entity, component, view.tick);
+      const early = this.#early.get(id);
+      if (early) {
+        this.#early.delete(id);
+        this.#applyPose(entity, early.pose, early.tick);
+      }
+      this.#index(entity);
+    }
+  }
+
+  /** Takes one part of a snapshot. */
+  applySnapshot(snapshot, now) {
+    this.#hearTick(snapshot.tick, now);
+    for (const { id, components } of snapshot.entities) {
+      const entity = this.entities.get(id);
+      for (const component of components) {
+        if (entity) this.#applyComponent(entity, component, snapshot.tick);
+        else if (component.tag === TAG.pose) this.#keepEarlyPose(id, component, snapshot.tick);
+      }
+      if (entity) this.#index(entity);
+    }
+    this.#notePart(snapshot);
+  }
+
+  #notePart({ tick, part, parts }) {
+    if (tick <= this.acknowledged) return;
+    let arrived = this.#partial.get(tick);
+    if (!arrived) this.#partial.set(tick, (arrived = new Set()));
+    arrived.add(part);
+    if (arrived.size >= parts) {
+      this.acknowledged = tick;
+      for (const older of this.#partial.keys()) if (older <= tick) this.#partial.delete(older);
+    } else if (this.#partial.size > PARTIAL_MAX) {
+      this.#partial.delete(Math.min(...this.#partial.keys()));
+    }
+  }
+
+  #keepEarlyPose(id, { tag, bytes }, tick) {
+    if (tick <= (this.#departed.get(id) ?? -1) || tick <= (this.#early.get(id)?.tick ?? -1)) return;
+    const component = this.#decode(tag, bytes);
+    if (component) this.#early.set(id, { pose: component.value, tick });
+    if (this.#early.size > EARLY_MAX) this.#early.delete(this.#early.keys().next().value);
+  }
+
+  /** A damaged component is dropped alone. */
+  #decode(tag, bytes) {
+    try {
+      return decodeComponent(tag, bytes);
+    } catch (error) {
+      this.#warnings += 1;
+      if (this.#warnings <= 20) console.warn(`Component ${tag} was dropped:`, error);
+      return null;
+    }
+  }
+
+  #applyComponent(entity, { tag, bytes }, tick) {
+    const component = this.#decode(tag, bytes);
+    if (!component) return;
+    const { name, value } = component;
+    if (name === 'pose') {
+      this.#applyPose(entity, value, tick);
+      return;
+    }
+    entity[name] = value;
+    if (name === 'inventory' && entity.id === this.playerId) {
+      this.slots = value.slots;
+      this.inventoryVersion += 1;
+    }
+  }
+
+  #applyPose(entity, pose, tick) {
+    if (tick < entity.poseTick) return;
+    const at = tick * this.#tickMs;
+    const last = entity.samples.at(-1);
+    if (last && last.at === at) entity.samples.pop();
+    else if (last && at - last.at > STANDING_GAP_MS) entity.samples.push({ ...last, at: at - this.#tickMs * 2 });
+    entity.samples.push({ at, ...pose });
+    if (entity.samples.length > SAMPLES_MAX) entity.samples.splice(0, entity.samples.length - SAMPLES_MAX);
+    entity.pose = pose;
+    entity.poseTick = tick;
+  }
+
+  #leave(id, tick) {
+    this.#early.delete(id);
+    this.#departed.set(id, tick);
+    if (this.#departed.size > EARLY_MAX) this.#departed.delete(this.#departed.keys().next().value);
+    const entity = this.entities.get(id);
+    if (!entity) return;
+    this.entities.delete(id);
+    this.walkers.delete(id);
+    if (entity.chunk !== undefined) this.#removeFromChunk(entity);
+  }
+
+  #removeFromChunk(entity) {
+    const members = this.chunks.get(entity.chunk);
+    members?.delete(entity);
+    if (members?.size === 0) this.chunks.delete(entity.chunk);
+    entity.chunk = undefined;
+  }
+
+  /** Puts the entity where drawing finds it. */
+  #index(entity) {
+    if (entity.pose) {
+      this.walkers.set(entity.id, entity);
+      return;
+    }
+    if (entity.structure) {
+      entity.x = (entity.structure.column + 0.5) * this.#gridMm;
+      entity.z = (entity.structure.row + 0.5) * this.#gridMm;
+    } else if (entity.placement) {
+      entity.x = entity.placement.x;
+      entity.z = entity.placement.z;
+    } else {
+      return;
+    }
+    const chunk = chunkKey(Math.floor(entity.x / CHUNK_MM), Math.floor(entity.z / CHUNK_MM));
+    if (entity.chunk === chunk) return;
+    if (entity.chunk !== undefined) this.#removeFromChunk(entity);
+    entity.chunk = chunk;
+    if (!this.chunks.has(chunk)) this.chunks.set(chunk, new Set());
+    this.chunks.get(chunk).add(entity);
+  }
+
+  /** All pieces in a cell of the building grid, of one storey. */
+  *piecesIn(column, row, level) {
+    const chunk = chunkKey(
+      Math.floor(((column + 0.5) * this.#gridMm) / CHUNK_MM),
+      Math.floor(((row + 0.5) * this.#gridMm) / CHUNK_MM),
+    );
+    for (const entity of this.chunks.get(chunk) ?? []) {
+      const s = entity.structure;
+      if (s && s.column === column && s.row === row && s.level === level) yield entity;
+    }
+  }
+
+  /** Follows the server's clock: at once when a tick comes sooner than thought, slowly when later. */
+  #hearTick(tick, now) {
+    const offset = tick * this.#tickMs - now;
+    if (this.#clockOffset === null || Math.abs(offset - this.#clockOffset) > 1_000) this.#clockOffset = offset;
+    else if (offset > this.#clockOffset) this.#clockOffset = offset;
+    else this.#clockOffset += (offset - this.#clockOffset) * 0.02;
+  }
+
+  /** The tick the server is probably at. */
+  tickNow(now) {
+    return this.#clockOffset === null ? 0 : Math.max(0, Math.floor((now + this.#clockOffset) / this.#tickMs));
+  }
+
+  /** Where to draw a walker now: `{x, y, z, yaw, speed}`, speed in mm/s. */
+  poseAt(entity, now) {
+    const delay = entity.id === this.playerId ? OWN_DELAY_MS : OTHERS_DELAY_MS;
+    return interpolate(entity.samples, now + (this.#clockOffset ?? 0) - delay);
+  }
+}
+
+/** The name of a chunk in `WorldView.chunks`. */
+export function chunkKey(x, z) {
+  return `${x},${z}`;
+}
+
+/** The pose at `time` on a path of samples that are sorted by time; before the first and after the last it stands. */
+export function interpolate(samples, time) {
+  const last = samples.length - 1;
+  if (time >= samples[last].at) return { ...samples[last], speed: 0 };
+  let i = last;
+  while (i > 0 && samples[i - 1].at > time) i -= 1;
+  if (i === 0) return { ...samples[0], speed: 0 };
+  const a = samples[i - 1];
+  const b = samples[i];
+  const span = Math.max(1, b.at - a.at);
+  const t = (time - a.at) / span;
+  const turn = ((((b.yaw - a.yaw) % 65_536) + 98_304) % 65_536) - 32_768;
+  return {
+    x: a.x + (b.x - a.x) * t,
+    y: a.y + (b.y - a.y) * t,
+    z: a.z + (b.z - a.z) * t,
+    yaw: a.yaw + turn * t,
+    speed: (Math.hypot(b.x - a.x, b.z - a.z) / span) * 1_000,
+  };
+}

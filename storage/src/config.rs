@@ -1,0 +1,57 @@
+//! What a shard tells its storage.
+
+use crate::error::Error;
+use crate::kv::StoreUrl;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+const FLUSH_INTERVAL_MS: RangeInclusive<u64> = 1..=3_600_000;
+const SEGMENT_BYTES: RangeInclusive<u64> = 4 << 10..=1 << 30;
+const BACKLOG_BYTES: RangeInclusive<u64> = 4 << 10..=1 << 44;
+
+/// Where the world is kept, and how much may wait on its way there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The store: `local:DIR` (one file in that directory) or `mem:` (nothing survives the process).
+    pub store_url: String,
+    /// The directory that holds the journal's segments and nothing else; made when missing.
+    pub journal_dir: PathBuf,
+    /// How long changes wait before they are folded into the store, 1 to 3,600,000 ms.
+    pub flush_interval_ms: u64,
+    /// Size to which a journal segment is preallocated, 4 KiB to 1 GiB.
+    pub segment_bytes: u64,
+    /// How many bytes of frames may wait in the queue and in the journal until the store has them, 4 KiB to 16 TiB.
+    /// Beyond it [`crate::Storage::append`] refuses.
+    pub backlog_bytes_max: u64,
+}
+
+impl Config {
+    /// The usual values for a store and a journal directory: flush every 2 s, 16 MiB segments, 4 GiB of backlog.
+    pub fn new(store_url: impl Into<String>, journal_dir: impl Into<PathBuf>) -> Self {
+        Config {
+            store_url: store_url.into(),
+            journal_dir: journal_dir.into(),
+            flush_interval_ms: 2_000,
+            segment_bytes: 16 << 20,
+            backlog_bytes_max: 4 << 30,
+        }
+    }
+
+    /// Refuses values out of range, naming the key and what is allowed.
+    pub fn validate(&self) -> Result<(), Error> {
+        StoreUrl::parse(&self.store_url)?;
+        if self.journal_dir.as_os_str().is_empty() {
+            return Err(Error::Config("journal_dir is empty, it must name a directory".into()));
+        }
+        in_range("flush_interval_ms", self.flush_interval_ms, FLUSH_INTERVAL_MS)?;
+        in_range("segment_bytes", self.segment_bytes, SEGMENT_BYTES)?;
+        in_range("backlog_bytes_max", self.backlog_bytes_max, BACKLOG_BYTES)
+    }
+}
+
+fn in_range(key: &str, value: u64, allowed: RangeInclusive<u64>) -> Result<(), Error> {
+    if allowed.contains(&value) {
+        return Ok(());
+    }
+    Err(Error::Config(format!("{key} is {value}, it must be {} to {}", allowed.start(), allowed.end())))
+}

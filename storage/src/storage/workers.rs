@@ -1,0 +1,363 @@
+//! Two threads: one writes groups of frames to the journal, one brings durable frames into the store. They share a queue,
+//! a few counters and the poison.
+
+use super::{Event, EventSink, Status};
+use crate::config::Config;
+use crate::error::Error;
+use crate::flush::Flusher;
+use crate::journal::{Appender, HEADER_BYTES};
+use crate::sync::locked;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use vsekai_schema::record::OwnRecord;
+
+const SYNC_TIMES: usize = 256;
+
+/// The threads.
+#[derive(Debug)]
+pub(super) struct Running {
+    shared: Arc<Shared>,
+    writer: Option<JoinHandle<()>>,
+    flusher: Option<JoinHandle<()>>,
+}
+
+/// What the threads and the handle share.
+pub(super) struct Shared {
+    sink: EventSink,
+    flush_interval: Duration,
+    backlog_bytes_max: u64,
+    /// Each frame has one record, so frame number and lsn differ by this for ever.
+    frame_of_lsn_0: u64,
+    /// Bytes of frames that the store does not have yet.
+    backlog_bytes: AtomicU64,
+    durable_lsn: AtomicU64,
+    queue: Mutex<Queue>,
+    queue_changed: Condvar,
+    flush: Mutex<FlushState>,
+    flush_changed: Condvar,
+    sync_times: Mutex<SyncTimes>,
+    poison: OnceLock<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stop {
+    No,
+    /// Finish what was taken.
+    Drain,
+    /// Leave everything as it is.
+    AtOnce,
+}
+
+struct Queue {
+    records: VecDeque<Vec<u8>>,
+    /// The last frame taken.
+    appended_frame: u64,
+    stop: Stop,
+}
+
+struct FlushState {
+    flushed_lsn: u64,
+    wanted: bool,
+    /// Ids asked for, request by request.
+    id_requests: VecDeque<u64>,
+    stop: Stop,
+}
+
+#[derive(Default)]
+struct SyncTimes {
+    count: u64,
+    recent_micros: VecDeque<u64>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("status", &self.status()).finish_non_exhaustive()
+    }
+}
+
+impl Running {
+    pub(super) fn start(
+        config: &Config,
+        sink: EventSink,
+        appender: Appender,
+        flusher: Flusher,
+        own: &OwnRecord,
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            sink,
+            flush_interval: Duration::from_millis(config.flush_interval_ms),
+            backlog_bytes_max: config.backlog_bytes_max,
+            frame_of_lsn_0: own.last_frame - own.last_lsn,
+            backlog_bytes: AtomicU64::new(0),
+            durable_lsn: AtomicU64::new(own.last_lsn),
+            queue: Mutex::new(Queue { records: VecDeque::new(), appended_frame: own.last_frame, stop: Stop::No }),
+            queue_changed: Condvar::new(),
+            flush: Mutex::new(FlushState {
+                flushed_lsn: own.last_lsn,
+                wanted: false,
+                id_requests: VecDeque::new(),
+                stop: Stop::No,
+            }),
+            flush_changed: Condvar::new(),
+            sync_times: Mutex::default(),
+            poison: OnceLock::new(),
+        });
+        let writer = spawn("journal", shared.clone(), move |shared| write_groups(shared, appender));
+        let flusher = spawn("flusher", shared.clone(), move |shared| flush_batches(shared, flusher));
+        Running { shared, writer, flusher }
+    }
+
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        self.shared.clone()
+    }
+
+    pub(super) fn append(&self, frame: u64, record: Vec<u8>) -> Result<(), Error> {
+        self.shared.append(frame, record)
+    }
+
+    pub(super) fn durable_frame(&self) -> u64 {
+        self.shared.frame_at(self.shared.durable_lsn.load(Ordering::Acquire))
+    }
+
+    pub(super) fn reserve_ids(&self, count: u64) {
+        locked(&self.shared.flush).id_requests.push_back(count);
+        self.shared.flush_changed.notify_all();
+    }
+
+    pub(super) fn status(&self) -> Status {
+        self.shared.status()
+    }
+
+    pub(super) fn close(mut self) -> Result<(), Error> {
+        self.stop(Stop::Drain);
+        self.shared.check_poison()
+    }
+
+    /// The writer first: the flusher then finds everything durable.
+    fn stop(&mut self, how: Stop) {
+        locked(&self.shared.queue).stop = how;
+        self.shared.queue_changed.notify_all();
+        join(self.writer.take());
+        locked(&self.shared.flush).stop = how;
+        self.shared.flush_changed.notify_all();
+        join(self.flusher.take());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop(Stop::AtOnce);
+    }
+}
+
+impl Shared {
+    fn append(&self, frame: u64, record: Vec<u8>) -> Result<(), Error> {
+        self.check_poison()?;
+        let bytes = record_bytes(record.len());
+        let mut queue = locked(&self.queue);
+        let expected = queue.appended_frame + 1;
+        if frame != expected {
+            return Err(Error::FrameOrder { expected, found: frame });
+        }
+        let waiting = self.backlog_bytes.load(Ordering::Relaxed);
+        // A frame larger than the whole bound still passes when nothing else waits.
+        if waiting > 0 && waiting + bytes > self.backlog_bytes_max {
+            drop(queue);
+            locked(&self.flush).wanted = true;
+            self.flush_changed.notify_all();
+            return Err(Error::Backlogged { waiting, limit: self.backlog_bytes_max });
+        }
+        self.backlog_bytes.fetch_add(bytes, Ordering::Relaxed);
+        queue.records.push_back(record);
+        queue.appended_frame = frame;
+        drop(queue);
+        self.queue_changed.notify_all();
+        Ok(())
+    }
+
+    /// Blocks until the store has everything that is durable now.
+    pub(super) fn flush_now(&self) -> Result<(), Error> {
+        let target = self.durable_lsn.load(Ordering::Acquire);
+        let mut state = locked(&self.flush);
+        while state.flushed_lsn < target {
+            self.check_poison()?;
+            state.wanted = true;
+            self.flush_changed.notify_all();
+            state = self.flush_changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.check_poison()
+    }
+
+    fn status(&self) -> Status {
+        let durable_frame = self.frame_at(self.durable_lsn.load(Ordering::Acquire));
+        let flushed_frame = self.frame_at(locked(&self.flush).flushed_lsn);
+        let (appended_frame, queued_records) = {
+            let queue = locked(&self.queue);
+            (queue.appended_frame, queue.records.len() as u64)
+        };
+        let times = locked(&self.sync_times);
+        let mut sorted: Vec<u64> = times.recent_micros.iter().copied().collect();
+        sorted.sort_unstable();
+        Status {
+            durable_frame,
+            appended_frame,
+            flushed_frame,
+            journal_bytes: self.backlog_bytes.load(Ordering::Relaxed),
+            queued_records,
+            sync_count: times.count,
+            last_sync_micros: times.recent_micros.back().copied().unwrap_or_default(),
+            p99_sync_micros: sorted.get(sorted.len().saturating_sub(1) * 99 / 100).copied().unwrap_or_default(),
+            failed: self.poison.get().cloned(),
+        }
+    }
+
+    fn frame_at(&self, lsn: u64) -> u64 {
+        lsn + self.frame_of_lsn_0
+    }
+
+    fn check_poison(&self) -> Result<(), Error> {
+        self.poison.get().map_or(Ok(()), |text| Err(Error::Poisoned(text.clone())))
+    }
+
+    /// Stops everything for good. Only the first cause counts, and is told once.
+    fn fail(&self, text: String) {
+        if self.poison.set(text.clone()).is_ok() {
+            tracing::error!(cause = text, "storage has failed");
+            (self.sink)(Event::Failed(text));
+        }
+        // Under the locks, so that nobody is between its look at the poison and its wait.
+        drop(locked(&self.queue));
+        self.queue_changed.notify_all();
+        drop(locked(&self.flush));
+        self.flush_changed.notify_all();
+    }
+
+    /// The next group, or `None` when there will be none.
+    fn next_group(&self) -> Option<VecDeque<Vec<u8>>> {
+        let mut queue = locked(&self.queue);
+        loop {
+            if queue.stop == Stop::AtOnce || self.poison.get().is_some() {
+                return None;
+            }
+            if !queue.records.is_empty() {
+                return Some(std::mem::take(&mut queue.records));
+            }
+            if queue.stop == Stop::Drain {
+                return None;
+            }
+            queue = self.queue_changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn note_sync(&self, took: Duration) {
+        let mut times = locked(&self.sync_times);
+        times.count += 1;
+        if times.recent_micros.len() == SYNC_TIMES {
+            times.recent_micros.pop_front();
+        }
+        times.recent_micros.push_back(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    /// Waits until a flush is due or ids are asked for, and says how to stop.
+    fn await_flush(&self, last_flush: Instant) -> (Stop, VecDeque<u64>, bool) {
+        let mut state = locked(&self.flush);
+        loop {
+            let left = self.flush_interval.saturating_sub(last_flush.elapsed());
+            let is_due = state.wanted || left.is_zero() || state.stop == Stop::Drain;
+            if is_due || !state.id_requests.is_empty() || state.stop != Stop::No || self.poison.get().is_some() {
+                let id_requests = std::mem::take(&mut state.id_requests);
+                state.wanted &= !is_due;
+                let stop = if self.poison.get().is_some() { Stop::AtOnce } else { state.stop };
+                return (stop, id_requests, is_due);
+            }
+            state = self.flush_changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+/// Writes groups until told to stop: everything queued, one sync, one event.
+fn write_groups(shared: &Shared, mut appender: Appender) -> Result<(), Error> {
+    while let Some(group) = shared.next_group() {
+        let began = Instant::now();
+        let durable_lsn = appender.append_group(group.iter().map(Vec::as_slice))?;
+        shared.note_sync(began.elapsed());
+        // Once the failure was told, nothing more is acknowledged.
+        shared.check_poison()?;
+        shared.durable_lsn.store(durable_lsn, Ordering::Release);
+        (shared.sink)(Event::Durable { frame: shared.frame_at(durable_lsn) });
+        if shared.backlog_bytes.load(Ordering::Relaxed) > shared.backlog_bytes_max / 2 {
+            locked(&shared.flush).wanted = true;
+            shared.flush_changed.notify_all();
+        }
+    }
+    Ok(())
+}
+
+/// Flushes until told to stop. Asked-for ids are served between transactions.
+fn flush_batches(shared: &Shared, mut flusher: Flusher) -> Result<(), Error> {
+    let mut last_flush = Instant::now();
+    loop {
+        let (stop, id_requests, is_due) = shared.await_flush(last_flush);
+        for count in id_requests {
+            let block = flusher.register().reserve_ids(count)?;
+            (shared.sink)(Event::IdsGranted(block));
+        }
+        if stop == Stop::AtOnce {
+            return Ok(());
+        }
+        if is_due {
+            let durable_lsn = shared.durable_lsn.load(Ordering::Acquire);
+            let flushed = flusher.flush_batch(durable_lsn)?;
+            let bytes = flushed.payload_bytes + flushed.frames * HEADER_BYTES as u64;
+            shared.backlog_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            let mut state = locked(&shared.flush);
+            state.flushed_lsn = flusher.own().last_lsn;
+            if flusher.has(durable_lsn) {
+                last_flush = Instant::now();
+            } else {
+                state.wanted = true;
+            }
+            drop(state);
+            shared.flush_changed.notify_all();
+            if stop == Stop::Drain && flusher.has(durable_lsn) {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn record_bytes(payload: usize) -> u64 {
+    (HEADER_BYTES + payload) as u64
+}
+
+/// Runs `body` on a thread of its own. Its error, or its panic, poisons.
+fn spawn(
+    name: &str,
+    shared: Arc<Shared>,
+    body: impl FnOnce(&Shared) -> Result<(), Error> + Send + 'static,
+) -> Option<JoinHandle<()>> {
+    let in_thread = shared.clone();
+    let run = move || match catch_unwind(AssertUnwindSafe(|| body(&in_thread))) {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => in_thread.fail(error.chain()),
+        Err(_) => in_thread.fail("a storage thread panicked".into()),
+    };
+    match std::thread::Builder::new().name(name.into()).spawn(run) {
+        Ok(handle) => Some(handle),
+        Err(error) => {
+            shared.fail(format!("cannot start the {name} thread: {error}"));
+            None
+        }
+    }
+}
+
+fn join(thread: Option<JoinHandle<()>>) {
+    if let Some(thread) = thread {
+        // A panic was caught inside already.
+        let _ = thread.join();
+    }
+}
