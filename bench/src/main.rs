@@ -3,6 +3,8 @@
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::json;
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+use std::alloc::System;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -13,6 +15,16 @@ use vsekai_bench::report::{Latency, Report};
 use vsekai_bench::{webrtc, world};
 use vsekai_net::loopback::Faults;
 use vsekai_sim::{SimConfig, Simulation};
+
+/// Counts what is allocated, so that memory per entity is a count and not a guess from resident pages.
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// Bytes on the heap now.
+fn live_bytes() -> u64 {
+    let stats = ALLOCATOR.stats();
+    stats.bytes_allocated.saturating_sub(stats.bytes_deallocated) as u64
+}
 
 /// Load and measurements with synthetic players.
 #[derive(Debug, Parser)]
@@ -239,12 +251,13 @@ fn measure(url: &str, players: usize, seed: u64, style: Style, duration: Duratio
 
 fn tick(arguments: &Tick) -> Result<()> {
     let Tick { entities, players, seconds, tick_hz, seed, crowd } = *arguments;
-    let before = world::resident_bytes();
+    let before = (live_bytes(), world::resident_bytes());
     let begin = Instant::now();
     let simulation = world::large(entities, tick_hz, seed, !crowd);
     let made_s = begin.elapsed().as_secs_f64();
-    let bytes = world::resident_bytes().saturating_sub(before);
-    let per_entity = bytes as f64 / entities as f64;
+    let per_entity = |bytes: u64, before: u64| bytes.saturating_sub(before) as f64 / entities as f64;
+    let heap = per_entity(live_bytes(), before.0);
+    let resident = per_entity(world::resident_bytes(), before.1);
     let mut shard = LoopbackShard::new(simulation, players, seed, Style::Mixed, Faults::default());
     // Five seconds to join and to be shown around; not measured.
     for _ in 0..5 * tick_hz {
@@ -260,7 +273,7 @@ fn tick(arguments: &Tick) -> Result<()> {
     let counts = shard.simulation.entity_counts();
     println!(
         "{} nodes + {} structures, {players} players{}, {tick_hz} Hz: tick p50 {:.3} ms, p99 {:.3} ms, max {:.3} ms; \
-         {per_entity:.0} B per idle entity (resident, of {entities}); made in {made_s:.1} s; {:.1} kB of frame record a tick; \
+         an idle entity takes {heap:.0} B of heap ({resident:.0} B resident); made in {made_s:.1} s; {:.1} kB of frame record a tick; \
          {} of {players} joined, {} actions done, {:.0} B/s down per player",
         counts["resource"],
         counts["structure"],

@@ -44,11 +44,19 @@ impl ShardProcess {
     /// # Errors
     /// When it ends instead; the text has its last line.
     pub fn start(data: &Path, arguments: &[&str]) -> Result<Self> {
+        ShardProcess::start_at("127.0.0.1:0", data, arguments)
+    }
+
+    /// The same with the page at `http`, an address and port, so that clients find it again after a restart.
+    ///
+    /// # Errors
+    /// When it ends instead; the text has its last line.
+    pub fn start_at(http: &str, data: &Path, arguments: &[&str]) -> Result<Self> {
         let folder = tempfile::tempdir().context("cannot make a folder for the shard's log")?;
         let errors = folder.path().join("stderr.log");
         let begin = Instant::now();
         let mut child = Command::new(shard_program()?)
-            .args(["run", "--http", "127.0.0.1:0", "--data"])
+            .args(["run", "--http", http, "--data"])
             .arg(data)
             .args(arguments)
             .stdin(Stdio::null())
@@ -111,8 +119,16 @@ impl ShardProcess {
     pub fn stop(mut self) -> Result<ExitStatus> {
         let pid = rustix_pid(&self.child)?;
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).context("cannot signal the shard")?;
+        self.await_end(Duration::from_secs(10))
+    }
+
+    /// Waits until it ends, by itself or as asked.
+    ///
+    /// # Errors
+    /// When it still runs after `deadline`.
+    pub fn await_end(&mut self, deadline: Duration) -> Result<ExitStatus> {
         let begin = Instant::now();
-        while begin.elapsed() < Duration::from_secs(10) {
+        while begin.elapsed() < deadline {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(status);
             }

@@ -5,18 +5,21 @@
 //!   view, changes or goes; so is who moves there.
 //! - Fast components (poses) go by snapshots, which hold everything that changed since the last snapshot the client
 //!   acknowledged: a lost one does no harm.
-//! - Every entity's fast components are encoded once per tick, and copied for each client that sees them.
+//! - Every entity's fast components are encoded once per change, and copied for each client that sees them.
 //!
 //! Invariant: a client knows exactly the entities of its chunks, as of the last view message it read.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::ops::Range;
 use vsekai_schema::id::EntityId;
 use vsekai_schema::units::ChunkKey;
 use vsekai_schema::wire::view::{EntitiesPart, ViewWriter, write_snapshot};
 use vsekai_schema::wire::{RELIABLE_BYTES_MAX, SNAPSHOT_BYTES_MAX, ServerMessage, encode};
 use vsekai_schema::record::Home;
 use vsekai_sim::port::{TickOutput, Wanted, WorldView};
+use vsekai_sim::record::EntityEvent;
 use vsekai_sim::space::KeyMap;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// How far and how often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +34,9 @@ pub struct ReplicationConfig {
 /// arrive later than the first snapshots, which the client then ignores as far as that entity goes.
 const INTRODUCTION_TICKS: u64 = 60;
 
+/// What a snapshot has before its entities, at most.
+const HEAD_BYTES: usize = 32;
+
 /// How many unacknowledged snapshots are remembered.
 const UNACKNOWLEDGED_MAX: usize = 256;
 
@@ -42,6 +48,10 @@ pub struct Viewer {
     chunks: BTreeSet<ChunkKey>,
     /// Movers that the client knows, with the tick in which it was told.
     movers: KeyMap<EntityId, u64>,
+    /// Sum of the memberships of its chunks when `movers` was last brought up to date.
+    membership: u64,
+    /// Until this tick somebody may need to be introduced again.
+    introducing_until: u64,
     acknowledged: u64,
     sent: VecDeque<u64>,
     introduced: bool,
@@ -56,6 +66,8 @@ impl Viewer {
             centre: None,
             chunks: BTreeSet::new(),
             movers: KeyMap::default(),
+            membership: 0,
+            introducing_until: 0,
             acknowledged: 0,
             sent: VecDeque::new(),
             introduced: false,
@@ -76,8 +88,16 @@ impl Viewer {
 #[derive(Debug)]
 struct Mover {
     changed_at: u64,
-    encoded_at: u64,
-    bytes: Vec<(vsekai_schema::id::Tag, Vec<u8>)>,
+    encoded: EntitiesPart,
+}
+
+/// Who moves about in one chunk in this tick.
+#[derive(Debug, Default)]
+struct LivelyChunk {
+    /// Sum of a hash of each mover: equal sums mean equal movers, as surely as 64 bits can.
+    membership: u64,
+    /// Each mover with the tick of its last change and its place in `Replication::encoded`.
+    movers: Vec<(EntityId, u64, Range<usize>)>,
 }
 
 /// What is shared by all clients.
@@ -85,20 +105,50 @@ struct Mover {
 pub struct Replication {
     config: ReplicationConfig,
     movers: KeyMap<EntityId, Mover>,
+    lively: KeyMap<ChunkKey, LivelyChunk>,
+    encoded: Vec<u8>,
+    /// This tick's events that somebody is told of reliably.
+    told: Vec<EntityEvent>,
 }
 
 impl Replication {
     /// Nothing seen yet.
     pub fn new(config: ReplicationConfig) -> Self {
-        Replication { config, movers: KeyMap::default() }
+        Replication {
+            config,
+            movers: KeyMap::default(),
+            lively: KeyMap::default(),
+            encoded: Vec::new(),
+            told: Vec::new(),
+        }
     }
 
-    /// Notes what a tick changed. Call once per tick, before [`Replication::update`].
-    pub fn note(&mut self, view: &WorldView<'_>, output: &TickOutput) {
+    /// Takes in what a tick changed. Call once per tick, before [`Replication::update`].
+    pub fn begin_tick(&mut self, view: &WorldView<'_>, output: &TickOutput) {
+        self.told.clear();
         for event in &output.events {
-            if event.home == Home::Alone && view.audience(event.changed).fast {
-                let mover = self.movers.entry(event.id).or_insert(Mover { changed_at: 0, encoded_at: 0, bytes: Vec::new() });
-                mover.changed_at = output.frame;
+            let audience = view.audience(event.changed);
+            if event.gone || audience.nearby || audience.owner || (audience.fast && event.home != Home::Alone) {
+                self.told.push(event.clone());
+            }
+            if audience.fast && event.home == Home::Alone {
+                let mover = self.movers.entry(event.id).or_insert_with(Mover::new);
+                mover.encode(view, event.id, output.frame);
+            }
+        }
+        self.lively.clear();
+        self.encoded.clear();
+        for key in view.lively_chunks() {
+            let chunk = self.lively.entry(key).or_default();
+            for id in view.movers(key) {
+                let mover = self.movers.entry(id).or_insert_with(Mover::new);
+                if mover.encoded.is_empty() {
+                    mover.encode(view, id, output.frame);
+                }
+                let start = self.encoded.len();
+                self.encoded.extend_from_slice(mover.encoded.encoded());
+                chunk.movers.push((id, mover.changed_at, start..self.encoded.len()));
+                chunk.membership = chunk.membership.wrapping_add(xxh3_64(&id.0.to_le_bytes()));
             }
         }
         // Forget who is no longer there, now and then.
@@ -109,7 +159,7 @@ impl Replication {
 
     /// Tells one client what this tick changed for it: appends messages by `send(channel is reliable, bytes)`.
     pub fn update(
-        &mut self,
+        &self,
         view: &WorldView<'_>,
         output: &TickOutput,
         viewer: &mut Viewer,
@@ -117,7 +167,7 @@ impl Replication {
         send: &mut dyn FnMut(bool, Vec<u8>),
     ) {
         let tick = output.frame;
-        for event in &output.events {
+        for event in &self.told {
             let own = event.id == viewer.player;
             let seen = own
                 || match event.home {
@@ -150,7 +200,7 @@ impl Replication {
         }
         flush(viewer, tick, send);
         if due {
-            self.snapshot(view, tick, viewer, newest_input, send);
+            self.snapshot(tick, viewer, newest_input, send);
         }
     }
 
@@ -184,20 +234,25 @@ impl Replication {
 
     /// Movers that came into the area, and those that left it or the world.
     fn meet_movers(&self, view: &WorldView<'_>, tick: u64, viewer: &mut Viewer, send: &mut dyn FnMut(bool, Vec<u8>)) {
+        let chunks = || viewer.chunks.iter().filter_map(|key| self.lively.get(key));
+        let membership = chunks().fold(0u64, |sum, chunk| sum.wrapping_add(chunk.membership));
+        if membership == viewer.membership {
+            return;
+        }
         let mut here = 0;
         let mut fresh = Vec::new();
-        for key in &viewer.chunks {
-            for id in view.movers(*key) {
-                if viewer.movers.contains_key(&id) {
-                    here += 1;
-                } else {
-                    fresh.push(id);
-                }
+        for (id, ..) in chunks().flat_map(|chunk| &chunk.movers) {
+            if viewer.movers.contains_key(id) {
+                here += 1;
+            } else {
+                fresh.push(*id);
             }
         }
+        viewer.membership = membership;
         // The player itself is always known. Only when somebody is missing, look for who.
         if viewer.movers.len() > here {
-            let present: BTreeSet<EntityId> = viewer.chunks.iter().flat_map(|key| view.movers(*key)).collect();
+            let lively = viewer.chunks.iter().filter_map(|key| self.lively.get(key));
+            let present: BTreeSet<EntityId> = lively.flat_map(|chunk| &chunk.movers).map(|(id, ..)| *id).collect();
             let (player, gone) = (viewer.player, &mut Vec::new());
             viewer.movers.retain(|id, _| {
                 let stays = *id == player || present.contains(id);
@@ -213,37 +268,26 @@ impl Replication {
         }
         for id in fresh {
             viewer.movers.insert(id, tick);
+            viewer.introducing_until = tick + INTRODUCTION_TICKS;
             view.write(id, Wanted::ENTERING, &mut viewer.view.entities);
             flush_if_full(viewer, tick, send);
         }
     }
 
-    fn snapshot(
-        &mut self,
-        view: &WorldView<'_>,
-        tick: u64,
-        viewer: &mut Viewer,
-        newest_input: u32,
-        send: &mut dyn FnMut(bool, Vec<u8>),
-    ) {
+    fn snapshot(&self, tick: u64, viewer: &mut Viewer, newest_input: u32, send: &mut dyn FnMut(bool, Vec<u8>)) {
+        let introducing = tick <= viewer.introducing_until;
         let mut parts: Vec<EntitiesPart> = Vec::new();
-        for key in &viewer.chunks {
-            for id in view.movers(*key) {
-                let introduced_at = viewer.movers.get(&id).copied().unwrap_or(tick);
-                let Some(mover) = self.movers.get_mut(&id) else { continue };
-                if mover.changed_at <= viewer.acknowledged && introduced_at + INTRODUCTION_TICKS < tick {
-                    continue;
-                }
-                if mover.encoded_at != tick {
-                    mover.encode(view, id, tick);
-                }
-                let full = parts.last().is_none_or(|part| part.len() >= SNAPSHOT_BYTES_MAX - 64);
-                if full && parts.len() < usize::from(u8::MAX) {
-                    parts.push(EntitiesPart::default());
-                }
-                let last = parts.last_mut().expect("a part was pushed when there was none");
-                last.push(id, mover.bytes.iter().map(|(tag, bytes)| (*tag, &bytes[..])));
+        for (id, changed_at, range) in viewer.chunks.iter().filter_map(|key| self.lively.get(key)).flat_map(|c| &c.movers) {
+            let fresh = || viewer.movers.get(id).is_some_and(|since| since + INTRODUCTION_TICKS >= tick);
+            if *changed_at <= viewer.acknowledged && !(introducing && fresh()) {
+                continue;
             }
+            let full = parts.last().is_none_or(|part| part.len() + range.len() > SNAPSHOT_BYTES_MAX - HEAD_BYTES);
+            if full && parts.len() < usize::from(u8::MAX) {
+                parts.push(EntitiesPart::default());
+            }
+            let last = parts.last_mut().expect("a part was pushed when there was none");
+            last.push_encoded(&self.encoded[range.clone()]);
         }
         // An empty snapshot still says which input was processed and lets the client acknowledge.
         if parts.is_empty() {
@@ -261,10 +305,14 @@ impl Replication {
 }
 
 impl Mover {
+    fn new() -> Self {
+        Mover { changed_at: 0, encoded: EntitiesPart::default() }
+    }
+
     fn encode(&mut self, view: &WorldView<'_>, id: EntityId, tick: u64) {
-        self.encoded_at = tick;
-        self.bytes.clear();
-        view.for_each(id, Wanted::FAST, |tag, bytes| self.bytes.push((tag, bytes.to_vec())));
+        self.changed_at = tick;
+        self.encoded = EntitiesPart::default();
+        view.write(id, Wanted::FAST, &mut self.encoded);
     }
 }
 

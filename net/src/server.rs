@@ -213,7 +213,7 @@ impl Server {
             let outcome = result.outcome.clone();
             self.gate.hold(output.frame, Held::Result { player: result.player, sequence: result.sequence, outcome });
         }
-        self.replication.note(view, output);
+        self.replication.begin_tick(view, output);
         let Server { connections, replication, commands, counts, .. } = self;
         for (peer, connection) in connections {
             let Some(viewer) = &mut connection.viewer else { continue };
@@ -364,3 +364,6 @@ fn push_send(
     *count += bytes.len() as u64;
     commands.push(TransportCommand::Send { peer, channel, bytes });
 }
+
+#[cfg(test)]
+mod tests;

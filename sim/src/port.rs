@@ -132,6 +132,11 @@ impl<'w> WorldView<'w> {
         self.space.movers(chunk).iter().map(|(id, _)| *id)
     }
 
+    /// The chunks in which somebody moves about, in no particular order.
+    pub fn lively_chunks(&self) -> impl Iterator<Item = ChunkKey> + use<'w> {
+        self.space.lively_chunks()
+    }
+
     /// True when the entity can be seen: it stands somewhere, or is present.
     pub fn is_visible(&self, id: EntityId) -> bool {
         self.entity(id).is_some_and(|entity| !entity.contains::<Pose>() || entity.contains::<Present>())

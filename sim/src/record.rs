@@ -6,7 +6,7 @@
 
 use crate::registry::{GatherSet, Registry};
 use crate::schedule::{Tick, TickSet};
-use crate::space::{Placement, Space};
+use crate::space::{KeyMap, Placement, Space};
 use bevy_app::App;
 use bevy_ecs::lifecycle::HookContext;
 use bevy_ecs::prelude::*;
@@ -17,15 +17,17 @@ use vsekai_schema::record::{FrameWriter, Home};
 use vsekai_schema::units::ChunkKey;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+/// Room for marks that is kept from tick to tick.
+const RETAINED_MARKS: usize = 65_536;
+
 /// Every entity of the world has one: its lasting id, and what the recorder remembers of it.
 #[derive(Component, Debug)]
 pub struct Identity {
     /// The lasting id.
     pub id: EntityId,
-    /// Sum of the hashes of its kept components that change rarely (immutable ones).
+    /// Sum of the hashes of its kept components that change rarely (immutable ones). That of the others, which few
+    /// entities have, is in [`Frame`].
     slow_hash: u64,
-    /// Sum of the hashes of its kept components that change often (mutable ones).
-    fast_hash: u64,
     /// Encoded size of its kept components, bytes; only kept up for entities that live in a chunk.
     bytes: u32,
 }
@@ -33,7 +35,7 @@ pub struct Identity {
 impl Identity {
     /// A new entity's.
     pub fn new(id: EntityId) -> Self {
-        Identity { id, slow_hash: 0, fast_hash: 0, bytes: 0 }
+        Identity { id, slow_hash: 0, bytes: 0 }
     }
 }
 
@@ -84,6 +86,8 @@ pub struct Frame {
     pub number: u64,
     /// Hash of the whole state after it.
     pub state_hash: u64,
+    /// Sum of the hashes of an entity's kept mutable components, for those that have any.
+    fast_hashes: KeyMap<EntityId, u64>,
     /// Its changes, in rising order of entity id.
     pub events: Vec<EntityEvent>,
     /// The changes as they go into the record.
@@ -107,8 +111,7 @@ pub fn plugin(app: &mut App) {
 /// An entity is despawned: its hash leaves the sum, and the frame says so.
 fn note_gone(mut world: DeferredWorld<'_>, context: HookContext) {
     let Some(identity) = world.get::<Identity>(context.entity) else { return };
-    let (id, hash) = (identity.id, identity.slow_hash.wrapping_add(identity.fast_hash));
-    let bytes = identity.bytes;
+    let Identity { id, slow_hash, bytes } = *identity;
     let home = home_of(world.get::<Placement>(context.entity));
     if let Some(mut space) = world.get_resource_mut::<Space>() {
         space.forget_id(id);
@@ -117,7 +120,7 @@ fn note_gone(mut world: DeferredWorld<'_>, context: HookContext) {
         }
     }
     if let Some(mut dirty) = world.get_resource_mut::<Dirty>() {
-        dirty.gone.push((id, home, hash));
+        dirty.gone.push((id, home, slow_hash));
     }
 }
 
@@ -207,7 +210,8 @@ fn record_dirty(world: &mut World, frame: &mut Frame, registry: &Registry, mut d
     });
     dirty.gone.sort_unstable_by_key(|(id, ..)| *id);
     for (id, home, hash) in dirty.gone.drain(..) {
-        frame.state_hash = frame.state_hash.wrapping_sub(hash);
+        let fast_hash = frame.fast_hashes.remove(&id).unwrap_or(0);
+        frame.state_hash = frame.state_hash.wrapping_sub(hash).wrapping_sub(fast_hash);
         frame.writer.despawn(id, home);
         frame.events.push(EntityEvent { id, home, changed: 0, gone: true });
     }
@@ -249,9 +253,9 @@ fn record_dirty(world: &mut World, frame: &mut Frame, registry: &Registry, mut d
             encoded.encode(registry, entity_ref, fast, false);
             fast_hash = Some(encoded.hash(id));
         }
-        let mut identity = world.get_mut::<Identity>(entity).expect("changes lists entities with an identity");
-        let before = identity.slow_hash.wrapping_add(identity.fast_hash);
         if let Some(hash) = slow_hash {
+            let mut identity = world.get_mut::<Identity>(entity).expect("changes lists entities with an identity");
+            frame.state_hash = frame.state_hash.wrapping_sub(identity.slow_hash).wrapping_add(hash);
             identity.slow_hash = hash;
             if let Home::Chunk(key) = home {
                 resized.push((key, i64::from(bytes) - i64::from(identity.bytes)));
@@ -259,10 +263,9 @@ fn record_dirty(world: &mut World, frame: &mut Frame, registry: &Registry, mut d
             }
         }
         if let Some(hash) = fast_hash {
-            identity.fast_hash = hash;
+            let before = frame.fast_hashes.insert(id, hash).unwrap_or(0);
+            frame.state_hash = frame.state_hash.wrapping_sub(before).wrapping_add(hash);
         }
-        let after = identity.slow_hash.wrapping_add(identity.fast_hash);
-        frame.state_hash = frame.state_hash.wrapping_sub(before).wrapping_add(after);
         frame.events.push(EntityEvent { id, home, changed, gone: false });
     }
     let mut space = world.resource_mut::<Space>();
@@ -270,7 +273,8 @@ fn record_dirty(world: &mut World, frame: &mut Frame, registry: &Registry, mut d
         space.resize_chunk(key, by);
     }
     dirty.moved.clear();
-    // Give the vectors back, so that the next tick need not allocate.
+    // Give the vectors back, so that the next tick need not allocate; but not what only an exceptional tick needed.
+    dirty.marks.shrink_to(RETAINED_MARKS);
     *world.resource_mut::<Dirty>() = dirty;
 }
 
@@ -284,6 +288,7 @@ pub(crate) fn finish_loading(world: &mut World, frame_number: u64) {
     world.resource_scope(|world, registry: Mut<'_, Registry>| {
         let (slow, fast) = masks(&registry);
         let mut sum = 0u64;
+        let mut fast_hashes = KeyMap::default();
         let mut resized: Vec<(ChunkKey, i64)> = Vec::new();
         let mut encoded = Encoded::default();
         let entities: Vec<Entity> = world.query_filtered::<Entity, With<Identity>>().iter(world).collect();
@@ -303,7 +308,10 @@ pub(crate) fn finish_loading(world: &mut World, frame_number: u64) {
             }
             sum = sum.wrapping_add(slow_hash).wrapping_add(fast_hash);
             if let Some(mut identity) = world.get_mut::<Identity>(entity) {
-                (identity.slow_hash, identity.fast_hash, identity.bytes) = (slow_hash, fast_hash, bytes);
+                (identity.slow_hash, identity.bytes) = (slow_hash, bytes);
+            }
+            if fast_hash != 0 {
+                fast_hashes.insert(id, fast_hash);
             }
         }
         let mut space = world.resource_mut::<Space>();
@@ -313,6 +321,7 @@ pub(crate) fn finish_loading(world: &mut World, frame_number: u64) {
         *world.resource_mut::<Dirty>() = Dirty::default();
         let mut frame = world.resource_mut::<Frame>();
         frame.number = frame_number;
+        frame.fast_hashes = fast_hashes;
         frame.state_hash = sum;
     });
 }

@@ -128,6 +128,11 @@ impl Space {
         self.movers.get(&key).map_or(&[], Vec::as_slice)
     }
 
+    /// The chunks in which somebody moves about, in no particular order.
+    pub fn lively_chunks(&self) -> impl Iterator<Item = ChunkKey> + '_ {
+        self.movers.keys().copied()
+    }
+
     /// True when `key` takes another entity.
     pub fn has_room(&self, key: ChunkKey) -> bool {
         self.chunks.get(&key).is_none_or(|chunk| (chunk.bytes as usize) < CHUNK_BYTES_FULL)

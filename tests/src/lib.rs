@@ -1,1 +1,4 @@
-//! Being written.
+//! Whole-system tests and proofs, with real processes.
+
+pub mod harness;
+pub mod proofs;

@@ -45,6 +45,9 @@ pub struct FrameHead {
     pub inputs: Vec<PlayerInput>,
 }
 
+/// Memory that a writer keeps between frames, bytes.
+const RETAINED_BYTES: usize = 1 << 20;
+
 /// Writes one frame record without intermediate allocations per change.
 #[derive(Debug, Default)]
 pub struct FrameWriter {
@@ -107,6 +110,7 @@ impl FrameWriter {
         write_varint(&mut out, self.count);
         out.extend_from_slice(&self.changes);
         self.changes.clear();
+        self.changes.shrink_to(RETAINED_BYTES);
         self.count = 0;
         out
     }

@@ -37,6 +37,17 @@ impl EntitiesPart {
         }
     }
 
+    /// Adds an entity that another part encoded alone: what [`EntitiesPart::encoded`] gave.
+    pub fn push_encoded(&mut self, entity: &[u8]) {
+        self.count += 1;
+        self.bytes.extend_from_slice(entity);
+    }
+
+    /// The entities so far, without their count.
+    pub fn encoded(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// Bytes so far.
     pub fn len(&self) -> usize {
         self.bytes.len()

@@ -120,14 +120,14 @@ pub fn run(config: Config) -> Result<()> {
     let end = shard.run_loop(&events);
     let reason = match &end {
         Ok(reason) => *reason,
-        Err(_) => "storage failed",
+        Err(_) => "failed",
     };
     tracing::info!(reason, "stopping");
     shard.server.refuse_all(Refusal::ShuttingDown);
-    shard.flush_commands();
+    let told = shard.flush_commands();
     webrtc.stop();
     runtime.shutdown_background();
-    end?;
+    end.and(told.map(|()| ""))?;
     shard.storage.close().context("cannot bring the last frames to disk")
 }
 
@@ -265,7 +265,7 @@ impl Shard {
                 self.tick()?;
                 next_tick = (next_tick + interval).max(now.checked_sub(interval * TICKS_BEHIND_MAX).unwrap_or(now));
             }
-            self.flush_commands();
+            self.flush_commands()?;
             if now >= next_second {
                 next_second = now + Duration::from_secs(1);
                 self.server.check_silence(self.started.elapsed());
@@ -326,12 +326,13 @@ impl Shard {
         }
     }
 
-    fn flush_commands(&mut self) {
+    fn flush_commands(&mut self) -> Result<()> {
         let commands = self.server.take_commands();
         if self.commands.send(commands).is_err() {
-            // The transport's queue is full for hundreds of ticks' worth: its thread hangs. Players will time out.
-            tracing::error!("the transport does not take messages");
+            // It holds a thousand ticks' worth: its thread hangs, and nobody is told anything any more.
+            bail!("the transport does not take messages any more");
         }
+        Ok(())
     }
 
     fn publish(&mut self) {

@@ -1,0 +1,282 @@
+//! Server and client against each other over the loopback transport, with a real simulation between.
+
+use super::*;
+use crate::client::{Client, ClientEvent, KnownEntity};
+use crate::loopback::{Faults, Loopback};
+use std::collections::BTreeSet;
+use vsekai_schema::content::ContentFiles;
+use vsekai_schema::record::IdBlock;
+use vsekai_schema::wire::Command;
+use vsekai_schema::wire::view::{ViewWriter, decode_view};
+use vsekai_sim::inventory::Inventory;
+use vsekai_sim::port::Wanted;
+use vsekai_sim::space::{Placement, Pose};
+use vsekai_sim::{SimConfig, Simulation};
+
+const TICK: Duration = Duration::from_nanos(1_000_000_000 / 60);
+
+/// A shard on a network with faults. Frames become durable when the test says so.
+struct Scene {
+    simulation: Simulation,
+    server: Server,
+    network: Loopback,
+    clients: Vec<(PeerId, Client)>,
+    events: Vec<(usize, ClientEvent)>,
+    now: Duration,
+    /// How many frames behind durability is; `u64::MAX` for never.
+    durability_lag: u64,
+}
+
+impl Scene {
+    fn new(faults: Faults) -> Self {
+        Self::with_players_max(faults, 100)
+    }
+
+    fn with_players_max(faults: Faults, players_max: usize) -> Self {
+        let content = ContentFiles::parse([
+            include_str!("../../../sim/content/items.toml"),
+            include_str!("../../../sim/content/nodes.toml"),
+            include_str!("../../../sim/content/pieces.toml"),
+            include_str!("../../../sim/content/recipes.toml"),
+            include_str!("../../../sim/content/tuning.toml"),
+        ])
+        .unwrap();
+        let mut simulation = Simulation::create(&SimConfig { half_m: 256, ..SimConfig::default() }, &content);
+        assert!(simulation.grant_ids(IdBlock { next: 1 << 20, end: 1 << 21 }));
+        let facts = WorldFacts {
+            seed: simulation.seed(),
+            half_mm: simulation.half_mm(),
+            content: serde_json::to_string(&simulation.catalogue()).unwrap(),
+        };
+        let second = Duration::from_secs(1);
+        let limits = Limits { commands_per_s: 20.0, datagrams_per_s: 200.0, silence: 5 * second, hello: 5 * second };
+        let replication = ReplicationConfig { view_radius_chunks: 2, snapshot_interval_ticks: 3 };
+        let config = ServerConfig { tick_hz: 60, players_max, limits, replication };
+        Scene {
+            simulation,
+            server: Server::new(config, facts),
+            network: Loopback::new(5, faults),
+            clients: Vec::new(),
+            events: Vec::new(),
+            now: Duration::ZERO,
+            durability_lag: 0,
+        }
+    }
+
+    fn connect(&mut self, token: &str) -> usize {
+        self.clients.push((self.network.connect(), Client::new(token, token)));
+        self.clients.len() - 1
+    }
+
+    fn tick(&mut self) {
+        self.now += TICK;
+        for (peer, client) in &mut self.clients {
+            for (channel, bytes) in client.take_outgoing() {
+                self.network.client_send(*peer, channel, bytes);
+            }
+        }
+        self.network.advance(self.now);
+        while let Some(event) = self.network.poll_server() {
+            self.server.receive(self.now, event);
+        }
+        self.server.check_silence(self.now);
+        let simulation = &mut self.simulation;
+        self.server.take_inputs(|input| simulation.submit(input));
+        let output = self.simulation.tick();
+        self.server.after_tick(&self.simulation.view(), &output);
+        self.server.frames_durable(output.frame.saturating_sub(self.durability_lag));
+        for command in self.server.take_commands() {
+            self.network.server_command(command);
+        }
+        self.network.advance(self.now);
+        for (number, (peer, client)) in self.clients.iter_mut().enumerate() {
+            while let Some((channel, bytes)) = self.network.poll_client(*peer) {
+                client.receive(self.now, channel, &bytes).unwrap();
+            }
+            while let Some(event) = client.poll_event() {
+                self.events.push((number, event));
+            }
+        }
+    }
+
+    /// Ticks until `done`, for ten seconds at most.
+    fn until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
+        for _ in 0..600 {
+            self.tick();
+            if done(self) {
+                return;
+            }
+        }
+        panic!("waited in vain for {what}; events: {:?}", self.events);
+    }
+
+    fn join(&mut self, token: &str) -> usize {
+        let number = self.connect(token);
+        self.until("the own body", |scene| scene.clients[number].1.own().is_some());
+        number
+    }
+
+    fn player(&self, number: usize) -> EntityId {
+        self.clients[number].1.welcome().unwrap().player
+    }
+
+    fn refusal(&self, number: usize) -> Option<Refusal> {
+        self.events.iter().find_map(|(to, event)| match event {
+            ClientEvent::Refused { reason, .. } if *to == number => Some(*reason),
+            _ => None,
+        })
+    }
+
+    fn result(&self, number: usize) -> Option<Outcome> {
+        self.events.iter().find_map(|(to, event)| match event {
+            ClientEvent::Result { outcome, .. } if *to == number => Some(outcome.clone()),
+            _ => None,
+        })
+    }
+
+    /// What client `number` should know: every entity of its chunks, with the components it may see.
+    fn check_view(&self, number: usize) {
+        let view = self.simulation.view();
+        let player = self.player(number);
+        let centre = view.position(player).unwrap().chunk();
+        let mut expected = BTreeSet::new();
+        for key in centre.around(2) {
+            expected.extend(view.standing(key).chain(view.movers(key)));
+        }
+        let known: BTreeSet<EntityId> = self.clients[number].1.entities().map(|(id, _)| id).collect();
+        assert_eq!(known, expected, "client {number} knows other entities than it should");
+        for id in expected {
+            let mut part = ViewWriter::default();
+            let wanted = if id == player { Wanted::OWN } else { Wanted::ENTERING };
+            view.write(id, wanted, &mut part.entities);
+            let payload = part.finish(1);
+            let decoded = decode_view(&payload).unwrap();
+            let entity: &KnownEntity = self.clients[number].1.entity(id).unwrap();
+            for (tag, bytes) in &decoded.entities[0].components {
+                assert_eq!(entity.bytes(*tag), Some(*bytes), "client {number}, entity {id}, component {}", tag.0);
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_of_value_is_told_before_it_is_durable() {
+    let mut scene = Scene::new(Faults::default());
+    scene.durability_lag = u64::MAX;
+    let anna = scene.connect("anna-token");
+    for _ in 0..60 {
+        scene.tick();
+    }
+    assert_eq!(scene.clients[anna].1.welcome(), None, "welcomed although nothing is durable");
+    scene.durability_lag = 0;
+    scene.until("the welcome", |scene| scene.clients[anna].1.own().is_some());
+    scene.durability_lag = u64::MAX;
+    let recipe = scene.clients[anna].1.welcome().unwrap().catalogue.recipes.iter().find(|r| r.key == "plank").unwrap().id;
+    let command = Command::Craft { recipe: vsekai_schema::id::RecipeId(recipe) };
+    let now = scene.now;
+    scene.clients[anna].1.command(now, command);
+    for _ in 0..60 {
+        scene.tick();
+    }
+    assert_eq!(scene.server.counts().commands_done, 1, "the command was not executed");
+    assert_eq!(scene.result(anna), None, "the result was told although nothing is durable");
+    scene.durability_lag = 0;
+    scene.until("the result", |scene| scene.result(anna).is_some());
+    assert!(matches!(scene.result(anna), Some(Outcome::Done { .. })));
+}
+
+#[test]
+fn every_client_sees_exactly_its_surroundings_whatever_the_network_does() {
+    let faults = Faults { delay_ms: (5, 60), loss_permille: 150, duplicate_permille: 100, reorder_permille: 100 };
+    let mut scene = Scene::new(faults);
+    let players: Vec<usize> = (0..6).map(|number| scene.join(&format!("player-{number}"))).collect();
+    // Everybody runs about for twenty seconds, in and out of each other's sight; one leaves.
+    for tick in 0..1_200u32 {
+        for number in &players[..5] {
+            let turn = (tick / 150 + *number as u32) * 5;
+            let direction = [(127, 0), (0, 127), (-127, 60), (90, -90), (-127, -127)][(turn % 5) as usize];
+            scene.clients[*number].1.walk(direction.0, direction.1, turn as u16, true);
+        }
+        if tick == 600 {
+            scene.clients[5].1.leave();
+        }
+        scene.tick();
+    }
+    let moved = scene.simulation.view().position(scene.player(0)).unwrap();
+    assert!(moved.horizontal_distance_squared(Default::default()) > 10_000i64.pow(2), "nobody went anywhere: {moved:?}");
+    // The network calms down, everybody stands still: all that is under way arrives.
+    scene.network.set_faults(Faults::default());
+    for _ in 0..180 {
+        for number in &players[..5] {
+            scene.clients[*number].1.walk(0, 0, 0, false);
+        }
+        scene.tick();
+    }
+    for number in &players[..5] {
+        scene.check_view(*number);
+    }
+    let gone = scene.player(5);
+    assert!(!scene.simulation.view().is_visible(gone));
+    assert!(scene.clients[0].1.entity(gone).is_none());
+}
+
+#[test]
+fn others_see_what_is_public_and_only_the_owner_sees_the_inventory() {
+    let mut scene = Scene::new(Faults::default());
+    let (anna, bert) = (scene.join("anna-token"), scene.join("bert-token"));
+    let anna_id = scene.player(anna);
+    scene.until("bert to see anna", |scene| scene.clients[bert].1.entity(anna_id).is_some());
+    assert!(scene.clients[anna].1.own().unwrap().get::<Inventory>().is_some());
+    let seen = scene.clients[bert].1.entity(anna_id).unwrap().clone();
+    assert!(seen.get::<Pose>().is_some());
+    assert_eq!(seen.get::<vsekai_sim::player::Player>().unwrap().name, "anna-token");
+    assert!(seen.get::<Inventory>().is_none(), "an inventory is nobody else's business");
+    let standing = scene.clients[anna].1.entities().filter(|(_, entity)| entity.get::<Placement>().is_some()).count();
+    assert!(standing > 50, "only {standing} standing things in view");
+}
+
+#[test]
+fn the_newest_connection_of_a_player_wins_and_the_body_stays() {
+    let mut scene = Scene::new(Faults::default());
+    let first = scene.join("anna-token");
+    let body = scene.player(first);
+    let second = scene.join("anna-token");
+    assert_eq!(scene.player(second), body);
+    assert_eq!(scene.refusal(first), Some(Refusal::JoinedElsewhere));
+    for _ in 0..30 {
+        scene.tick();
+    }
+    assert!(scene.simulation.view().is_visible(body));
+    assert_eq!(scene.server.player_count(), 1);
+}
+
+#[test]
+fn a_silent_client_is_told_and_its_body_leaves() {
+    let mut scene = Scene::new(Faults::default());
+    let anna = scene.join("anna-token");
+    let body = scene.player(anna);
+    scene.until("the refusal", |scene| scene.refusal(anna) == Some(Refusal::TimedOut));
+    scene.until("the body to leave", |scene| !scene.simulation.view().is_visible(body));
+    assert_eq!(scene.server.player_count(), 0);
+}
+
+#[test]
+fn who_disconnects_before_entering_leaves_no_ghost() {
+    let mut scene = Scene::new(Faults::default());
+    scene.durability_lag = u64::MAX;
+    let anna = scene.connect("anna-token");
+    scene.until("the join to reach the world", |scene| scene.simulation.entity_counts()["present"] == 1);
+    let peer = scene.clients[anna].0;
+    scene.network.disconnect(peer);
+    scene.until("the body to leave", |scene| scene.simulation.entity_counts()["present"] == 0);
+    assert_eq!(scene.server.player_count(), 0);
+}
+
+#[test]
+fn a_full_shard_says_so() {
+    let mut scene = Scene::with_players_max(Faults::default(), 1);
+    scene.join("anna-token");
+    let bert = scene.connect("bert-token");
+    scene.until("the refusal", |scene| scene.refusal(bert) == Some(Refusal::ServerFull));
+    assert_eq!(scene.server.player_count(), 1);
+}

@@ -1,0 +1,27 @@
+//! Runs one proof: `prove NAME [--short]`, or `prove --list`. Ends with one line `NAME: PASS …` or `NAME: FAIL …`.
+
+use std::process::ExitCode;
+use vsekai_tests::proofs::PROOFS;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let short = arguments.iter().any(|argument| argument == "--short");
+    let name = arguments.iter().find(|argument| !argument.starts_with("--"));
+    let Some(proof) = name.and_then(|name| PROOFS.iter().find(|proof| proof.name == name)) else {
+        for proof in PROOFS {
+            println!("{:<14}{}", proof.name, proof.shows);
+        }
+        let asked_for_list = arguments.iter().any(|argument| argument == "--list");
+        return if asked_for_list && name.is_none() { ExitCode::SUCCESS } else { ExitCode::from(2) };
+    };
+    match (proof.run)(short) {
+        Ok(figures) => {
+            println!("{}: PASS {figures}", proof.name);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            println!("{}: FAIL {error:#}", proof.name);
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Named measurements, appended to `bench/README.md` with date, machine and command.
+
+use crate::run;
+use anyhow::{Context, Result, bail};
+use std::fmt::Write;
+
+/// A measurement: its name, what it is, and the commands of `vsekai-bench` it consists of.
+struct Bench {
+    name: &'static str,
+    what: &'static str,
+    commands: &'static [&'static str],
+}
+
+const BENCHES: &[Bench] = &[
+    Bench {
+        name: "tick",
+        what: "time of a tick and memory of an idle entity, with 500 loopback players in 100,000 and 1,000,000 entities",
+        commands: &[
+            "tick --entities 100000 --players 500",
+            "tick --entities 100000 --players 500 --crowd",
+            "tick --entities 1000000 --players 500",
+        ],
+    },
+    Bench {
+        name: "webrtc",
+        what: "players over WebRTC on this machine, load generator included, with p99 action latency below 50 ms at 60 Hz",
+        commands: &["capacity"],
+    },
+    Bench {
+        name: "restart",
+        what: "time from process start to ready with 1,000,000 entities in the store",
+        commands: &["restart --entities 1000000"],
+    },
+];
+
+/// Runs measurement `name`, prints it and appends it.
+///
+/// # Errors
+/// When there is none of this name, or it fails.
+pub fn run(name: Option<&str>, list: bool, dry_run: bool) -> Result<()> {
+    if list {
+        for bench in BENCHES {
+            println!("{:<10}{}", bench.name, bench.what);
+        }
+        return Ok(());
+    }
+    let name = name.context("no measurement was named")?;
+    let Some(bench) = BENCHES.iter().find(|bench| bench.name == name) else {
+        let names: Vec<&str> = BENCHES.iter().map(|bench| bench.name).collect();
+        bail!("there is no measurement `{name}`; there are {}", names.join(", "));
+    };
+    run::cargo(&["build", "--quiet", "--release", "--locked", "-p", "vsekai-shard", "-p", "vsekai-bench"])?;
+    let mut entry = format!("\n### {} · {}\n\n`cargo xtask bench {}`: {}.\n", bench.name, today()?, bench.name, bench.what);
+    let _ = writeln!(entry, "Machine: {}; commit {}.", machine(), commit());
+    for command in bench.commands {
+        let mut arguments = vec!["run", "--quiet", "--release", "--locked", "-p", "vsekai-bench", "--"];
+        arguments.extend(command.split(' '));
+        let output = run::cargo_output(&arguments)?;
+        print!("{output}");
+        let _ = write!(entry, "\n`vsekai-bench {command}`\n\n{output}");
+    }
+    if !dry_run {
+        let path = run::root().join("bench/README.md");
+        let mut text = std::fs::read_to_string(&path).context("cannot read bench/README.md")?;
+        text.push_str(&entry);
+        std::fs::write(&path, text).context("cannot write bench/README.md")?;
+    }
+    Ok(())
+}
+
+fn output_of(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = std::process::Command::new(program).args(arguments).current_dir(run::root()).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_string())
+}
+
+fn today() -> Result<String> {
+    output_of("date", &["-u", "+%Y-%m-%d"]).context("cannot tell the date")
+}
+
+fn commit() -> String {
+    output_of("git", &["describe", "--always", "--dirty"]).unwrap_or_else(|| "unknown".into())
+}
+
+/// Cores and processor, as far as the system says.
+fn machine() -> String {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, model)| model));
+    format!("{cores} cores, {}", model.unwrap_or("unknown processor"))
+}
