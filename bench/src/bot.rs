@@ -175,7 +175,12 @@ impl Bot {
     ///
     /// # Errors
     /// When the shard sends what the client cannot understand.
-    pub fn receive(&mut self, now: Duration, channel: usize, bytes: &[u8]) -> Result<(), vsekai_net::client::ClientError> {
+    pub fn receive(
+        &mut self,
+        now: Duration,
+        channel: usize,
+        bytes: &[u8],
+    ) -> Result<(), vsekai_net::client::ClientError> {
         self.client.receive(now, channel, bytes)?;
         while let Some(event) = self.client.poll_event() {
             match event {
@@ -264,7 +269,9 @@ impl Bot {
     /// Thinks, about twenty times a second: walks on, and acts when it is time.
     pub fn step(&mut self, now: Duration) {
         let Some(knowledge) = self.knowledge.clone() else { return };
-        let Some(position) = self.client.own().and_then(|own| own.get::<Pose>()).map(|pose| pose.position) else { return };
+        let Some(position) = self.client.own().and_then(|own| own.get::<Pose>()).map(|pose| pose.position) else {
+            return;
+        };
         if now >= self.ping_at {
             self.ping_at = now + Duration::from_secs(1);
             self.client.ping(now);
@@ -273,12 +280,15 @@ impl Bot {
             self.counts.failed += 1;
             self.sent_at = now;
         }
-        if self.style != Style::Walker && self.knows_items && self.client.pending_count() == 0 && now >= self.act_at {
-            if let Some(command) = self.choose(now, position, &knowledge) {
-                let sequence = self.client.command(now, command.clone());
-                self.sent_at = now;
-                self.account.under_way = Some((sequence, command));
-            }
+        let idle = self.client.pending_count() == 0 && now >= self.act_at;
+        if self.style != Style::Walker
+            && self.knows_items
+            && idle
+            && let Some(command) = self.choose(now, position, &knowledge)
+        {
+            let sequence = self.client.command(now, command.clone());
+            self.sent_at = now;
+            self.account.under_way = Some((sequence, command));
         }
         if now >= self.heading_until {
             self.wander(now, 3_000);
@@ -319,7 +329,9 @@ impl Bot {
             return Some(Command::MoveItems { from, to, count: self.rng.random_range(0..3) });
         }
         let (column, row) = (position.x.div_euclid(knowledge.grid_mm), position.z.div_euclid(knowledge.grid_mm));
-        if let Some((piece, _)) = knowledge.edge.as_ref().filter(|(_, cost)| dice < 50 && holds(&self.account.items, cost)) {
+        if let Some((piece, _)) =
+            knowledge.edge.as_ref().filter(|(_, cost)| dice < 50 && holds(&self.account.items, cost))
+        {
             let own_floor = self.client.entities().find_map(|(_, entity)| {
                 let structure = entity.get::<Structure>()?;
                 let near = structure.column.abs_diff(column) <= 1 && structure.row.abs_diff(row) <= 1;
@@ -344,7 +356,9 @@ impl Bot {
             .entities()
             .filter(|(id, _)| !self.bad_nodes.contains_key(id))
             .filter_map(|(id, entity)| {
-                let node = entity.get::<ResourceNode>().filter(|node| node.left > 0 && knowledge.trees.contains(&node.kind))?;
+                let node = entity
+                    .get::<ResourceNode>()
+                    .filter(|node| node.left > 0 && knowledge.trees.contains(&node.kind))?;
                 let at = entity.get::<Placement>()?.position;
                 Some((position.horizontal_distance_squared(at), id, at, node.kind))
             })

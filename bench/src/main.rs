@@ -239,7 +239,8 @@ fn measure(url: &str, players: usize, seed: u64, style: Style, duration: Duratio
             Ok::<_, anyhow::Error>(ureq::get(&status_url).call()?.body_mut().read_json()?)
         });
         let (report, _) = runtime.block_on(webrtc::run(&signalling, players, seed, style, duration));
-        let status = status.join().expect("asking for the status does not panic").context("the shard gives no status")?;
+        let status =
+            status.join().expect("asking for the status does not panic").context("the shard gives no status")?;
         Ok::<_, anyhow::Error>((report, status))
     })
     .map(|(report, status): (Report, serde_json::Value)| json!({ "report": report, "status": status }))?;
@@ -291,7 +292,9 @@ fn tick(arguments: &Tick) -> Result<()> {
 
 fn capacity(arguments: &Capacity) -> Result<()> {
     let Capacity { seconds, limit_ms, spawn_radius_m, seed, .. } = *arguments;
-    println!("| players | joined | actions | action p50 ms | action p99 ms | round trip p50 ms | tick p50 ms | tick p99 ms | down B/s |");
+    println!(
+        "| players | joined | actions | action p50 ms | action p99 ms | round trip p50 ms | tick p50 ms | tick p99 ms | down B/s |"
+    );
     println!("|---|---|---|---|---|---|---|---|---|");
     let mut held = 0;
     for players in &arguments.players {

@@ -23,7 +23,9 @@ pub fn shard_program() -> Result<PathBuf> {
     // A test's program lies one folder deeper, in `deps`.
     let folders = own.ancestors().skip(1).take(2);
     let found = folders.map(|folder| folder.join("vsekai-shard")).find(|path| path.is_file());
-    found.context("there is no vsekai-shard beside this program; build it with `cargo build -p vsekai-shard` (same profile)")
+    found.context(
+        "there is no vsekai-shard beside this program; build it with `cargo build -p vsekai-shard` (same profile)",
+    )
 }
 
 /// A running shard. Killed when dropped.

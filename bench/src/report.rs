@@ -104,7 +104,10 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Report { players, joined, lost, seconds, seed, transport, .. } = self;
-        writeln!(f, "{players} synthetic players over {transport} for {seconds:.0} s, seed {seed}: {joined} joined, {lost} lost")?;
+        writeln!(
+            f,
+            "{players} synthetic players over {transport} for {seconds:.0} s, seed {seed}: {joined} joined, {lost} lost"
+        )?;
         if let Some(reason) = &self.first_loss {
             writeln!(f, "first loss: {reason}")?;
         }

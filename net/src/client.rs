@@ -11,10 +11,10 @@ use vsekai_schema::content::Catalogue;
 use vsekai_schema::id::{EntityId, Tag};
 use vsekai_schema::wire::view::{EntityView, ServerDatagram, decode_server_datagram, decode_view};
 use vsekai_schema::wire::{
-    CHANNEL_COMMAND, CHANNEL_STATE, ClientDatagram, ClientMessage, Command, MoveInput, Outcome, PROTOCOL_VERSION, Refusal,
-    ServerMessage, decode_server_message, encode,
+    CHANNEL_COMMAND, CHANNEL_STATE, ClientDatagram, ClientMessage, Command, MoveInput, Outcome, PROTOCOL_VERSION,
+    Refusal, ServerMessage, decode_server_message, encode,
 };
-use vsekai_sim::registry::Declared;
+use vsekai_sim::port::Declared;
 
 /// What the shard sent cannot be understood; the client ends the connection.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

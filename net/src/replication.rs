@@ -12,13 +12,11 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 use vsekai_schema::id::EntityId;
+use vsekai_schema::record::Home;
 use vsekai_schema::units::ChunkKey;
 use vsekai_schema::wire::view::{EntitiesPart, ViewWriter, write_snapshot};
 use vsekai_schema::wire::{RELIABLE_BYTES_MAX, SNAPSHOT_BYTES_MAX, ServerMessage, encode};
-use vsekai_schema::record::Home;
-use vsekai_sim::port::{TickOutput, Wanted, WorldView};
-use vsekai_sim::record::EntityEvent;
-use vsekai_sim::space::KeyMap;
+use vsekai_sim::port::{EntityEvent, KeyMap, TickOutput, Wanted, WorldView};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// How far and how often.
@@ -277,7 +275,9 @@ impl Replication {
     fn snapshot(&self, tick: u64, viewer: &mut Viewer, newest_input: u32, send: &mut dyn FnMut(bool, Vec<u8>)) {
         let introducing = tick <= viewer.introducing_until;
         let mut parts: Vec<EntitiesPart> = Vec::new();
-        for (id, changed_at, range) in viewer.chunks.iter().filter_map(|key| self.lively.get(key)).flat_map(|c| &c.movers) {
+        for (id, changed_at, range) in
+            viewer.chunks.iter().filter_map(|key| self.lively.get(key)).flat_map(|c| &c.movers)
+        {
             let fresh = || viewer.movers.get(id).is_some_and(|since| since + INTRODUCTION_TICKS >= tick);
             if *changed_at <= viewer.acknowledged && !(introducing && fresh()) {
                 continue;

@@ -214,7 +214,8 @@ impl Session {
 
     fn receive_hello(&mut self, token: &str, name: String, tick_hz: u8) -> Verdict {
         if tick_hz != 0 && tick_hz != self.tick_hz {
-            let message = format!("this shard runs at {} ticks per second, the client asks for {tick_hz}", self.tick_hz);
+            let message =
+                format!("this shard runs at {} ticks per second, the client asks for {tick_hz}", self.tick_hz);
             return Verdict::Refuse { reason: Refusal::WrongTickRate, message };
         }
         if !(TOKEN_BYTES_MIN..=TOKEN_BYTES_MAX).contains(&token.len()) {
@@ -316,7 +317,10 @@ mod tests {
     #[test]
     fn a_second_hello_and_trailing_bytes_are_refused() {
         let mut session = playing();
-        assert_eq!(refusal(session.receive(Duration::ZERO, CHANNEL_COMMAND, &hello(1, "a-good-token", "A", 0))).0, Refusal::AlreadyJoined);
+        assert_eq!(
+            refusal(session.receive(Duration::ZERO, CHANNEL_COMMAND, &hello(1, "a-good-token", "A", 0))).0,
+            Refusal::AlreadyJoined
+        );
         let mut long = command(1);
         long.push(0);
         assert_eq!(refusal(playing().receive(Duration::ZERO, CHANNEL_COMMAND, &long)).0, Refusal::Malformed);

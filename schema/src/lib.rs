@@ -10,6 +10,8 @@
 
 pub mod codec;
 pub mod content;
+#[cfg(test)]
+mod fixtures;
 pub mod id;
 pub mod record;
 pub mod units;

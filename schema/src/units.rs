@@ -89,9 +89,8 @@ impl ChunkKey {
     /// The chunks no more than `radius` columns away, this one included, row by row.
     pub fn around(self, radius: i32) -> impl Iterator<Item = ChunkKey> {
         (-radius..=radius).flat_map(move |dz| {
-            (-radius..=radius).filter_map(move |dx| {
-                Some(ChunkKey { x: self.x.checked_add(dx)?, z: self.z.checked_add(dz)? })
-            })
+            (-radius..=radius)
+                .filter_map(move |dx| Some(ChunkKey { x: self.x.checked_add(dx)?, z: self.z.checked_add(dz)? }))
         })
     }
 

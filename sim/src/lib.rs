@@ -16,9 +16,9 @@ mod random;
 pub mod record;
 pub mod registry;
 pub mod resource;
-pub mod schedule;
 #[cfg(test)]
 mod scenario;
+pub mod schedule;
 mod simulation;
 pub mod space;
 pub mod terrain;

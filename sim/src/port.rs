@@ -1,8 +1,12 @@
 //! The world's edge: what goes in before a tick and what comes out after it. Plain data and bounded queues; net and storage
 //! see the simulation through this module only.
 
+pub use crate::record::EntityEvent;
+pub use crate::registry::Declared;
+pub use crate::space::KeyMap;
+
 use crate::movement::Walk;
-use crate::record::{EntityEvent, Identity};
+use crate::record::Identity;
 use crate::registry::{Registry, Seen};
 use crate::space::{Pose, Present, Space};
 use bevy_ecs::prelude::*;

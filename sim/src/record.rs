@@ -18,7 +18,7 @@ use vsekai_schema::units::ChunkKey;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Room for marks that is kept from tick to tick.
-const RETAINED_MARKS: usize = 65_536;
+const RETAINED_MARKS: usize = 8_192;
 
 /// Every entity of the world has one: its lasting id, and what the recorder remembers of it.
 #[derive(Component, Debug)]

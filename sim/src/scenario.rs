@@ -53,7 +53,8 @@ impl Scenario {
         let payloads = saved.chunks.iter().map(|(_, p)| &p[..]).chain(saved.alone.iter().map(|(_, p)| &p[..]));
         let ids = IdBlock { next: saved.ids_used_to + ID_BLOCK, end: saved.ids_used_to + 2 * ID_BLOCK };
         let config = SimConfig { half_m: 64, ..SimConfig::default() };
-        self.simulation = Simulation::restore(&config, &content(), saved.frame, saved.state_hash, ids, payloads).unwrap();
+        self.simulation =
+            Simulation::restore(&config, &content(), saved.frame, saved.state_hash, ids, payloads).unwrap();
     }
 
     pub(crate) fn world(&mut self) -> &mut World {

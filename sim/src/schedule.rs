@@ -41,7 +41,15 @@ pub fn plugin(app: &mut App) {
             ..ScheduleBuildSettings::new()
         });
         schedule.configure_sets(
-            (TickSet::Admit, TickSet::Move, TickSet::Act, TickSet::Live, TickSet::Index, TickSet::Account, TickSet::Record)
+            (
+                TickSet::Admit,
+                TickSet::Move,
+                TickSet::Act,
+                TickSet::Live,
+                TickSet::Index,
+                TickSet::Account,
+                TickSet::Record,
+            )
                 .chain(),
         );
     });

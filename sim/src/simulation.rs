@@ -97,7 +97,9 @@ pub enum RestoreError {
         source: DecodeError,
     },
     /// A component that this build does not know.
-    #[error("entity {entity} has a component with tag {tag}, which this build does not know: it was written by a newer one")]
+    #[error(
+        "entity {entity} has a component with tag {tag}, which this build does not know: it was written by a newer one"
+    )]
     UnknownTag {
         /// Which tag.
         tag: u16,
@@ -389,8 +391,11 @@ impl Simulation {
     /// One readable line per component, in rising order of entity id: `entity component value`.
     pub fn dump(&mut self, mut line: impl FnMut(EntityId, &str, String)) {
         self.app.world_mut().resource_scope(|world, registry: Mut<'_, Registry>| {
-            let mut entities: Vec<(EntityId, Entity)> =
-                world.query::<(&Identity, Entity)>().iter(world).map(|(identity, entity)| (identity.id, entity)).collect();
+            let mut entities: Vec<(EntityId, Entity)> = world
+                .query::<(&Identity, Entity)>()
+                .iter(world)
+                .map(|(identity, entity)| (identity.id, entity))
+                .collect();
             entities.sort_unstable();
             for (id, entity) in entities {
                 for entry in registry.entries() {

@@ -183,14 +183,18 @@ impl Stored {
             let missing: Vec<_> = account.built.iter().filter(|id| self.structures.get(id) != Some(&player)).collect();
             let last = self.last_command.get(&player).copied();
             if last == Some(account.last_command) {
-                let held: BTreeMap<_, _> = self.items.get(&player).into_iter().flatten().filter(|(_, n)| **n != 0).collect();
+                let held: BTreeMap<_, _> =
+                    self.items.get(&player).into_iter().flatten().filter(|(_, n)| **n != 0).collect();
                 let told: BTreeMap<_, _> = account.items.iter().filter(|(_, n)| **n != 0).collect();
                 let owned = self.structures.values().filter(|owner| **owner == player).count();
                 if held != told {
                     faults.push(format!("player {player} holds {held:?} and was told of {told:?}"));
                 }
                 if !missing.is_empty() || owned != account.built.len() {
-                    faults.push(format!("player {player} owns {owned}, not {}; missing {missing:?}", account.built.len()));
+                    faults.push(format!(
+                        "player {player} owns {owned}, not {}; missing {missing:?}",
+                        account.built.len()
+                    ));
                 }
             } else if last.is_none_or(|last| last < account.last_command) {
                 faults.push(format!("player {player} executed command {last:?}, was told of {}", account.last_command));
@@ -311,7 +315,8 @@ pub fn resident_bytes(process: u32) -> u64 {
 /// When it did not.
 pub fn udp_address(shard: &ShardProcess) -> std::net::SocketAddr {
     let log = shard.log();
-    let word = log.split_whitespace().find_map(|word| word.strip_prefix("udp=")).expect("the log names the UDP address");
+    let word =
+        log.split_whitespace().find_map(|word| word.strip_prefix("udp=")).expect("the log names the UDP address");
     word.parse().expect("an address")
 }
 

@@ -171,7 +171,8 @@ fn nothing_of_value_is_told_before_it_is_durable() {
     scene.durability_lag = 0;
     scene.until("the welcome", |scene| scene.clients[anna].1.own().is_some());
     scene.durability_lag = u64::MAX;
-    let recipe = scene.clients[anna].1.welcome().unwrap().catalogue.recipes.iter().find(|r| r.key == "plank").unwrap().id;
+    let recipe =
+        scene.clients[anna].1.welcome().unwrap().catalogue.recipes.iter().find(|r| r.key == "plank").unwrap().id;
     let command = Command::Craft { recipe: vsekai_schema::id::RecipeId(recipe) };
     let now = scene.now;
     scene.clients[anna].1.command(now, command);
@@ -203,7 +204,10 @@ fn every_client_sees_exactly_its_surroundings_whatever_the_network_does() {
         scene.tick();
     }
     let moved = scene.simulation.view().position(scene.player(0)).unwrap();
-    assert!(moved.horizontal_distance_squared(Default::default()) > 10_000i64.pow(2), "nobody went anywhere: {moved:?}");
+    assert!(
+        moved.horizontal_distance_squared(Default::default()) > 10_000i64.pow(2),
+        "nobody went anywhere: {moved:?}"
+    );
     // The network calms down, everybody stands still: all that is under way arrives.
     scene.network.set_faults(Faults::default());
     for _ in 0..180 {

@@ -285,10 +285,8 @@ impl Driver {
             match event {
                 LinkEvent::Open => opened = true,
                 LinkEvent::Message { channel, bytes } => {
-                    let full = matches!(
-                        self.incoming.try_send((channel, bytes)),
-                        Err(mpsc::error::TrySendError::Full(_))
-                    );
+                    let full =
+                        matches!(self.incoming.try_send((channel, bytes)), Err(mpsc::error::TrySendError::Full(_)));
                     overflow |= full && channel != CHANNEL_STATE;
                 }
                 LinkEvent::Ended(reason) => return Err(reason),

@@ -174,8 +174,7 @@ impl WebRtcServer {
             let _inside = runtime.enter();
             tokio::net::UdpSocket::from_std(socket).map_err(bind_error)?
         };
-        let worker =
-            Worker::new(id, socket, addresses, config.handshake_timeout, sink, Arc::clone(&counters))?;
+        let worker = Worker::new(id, socket, addresses, config.handshake_timeout, sink, Arc::clone(&counters))?;
         let stop_of_worker = Arc::clone(&stop);
         let thread = thread::Builder::new()
             .name("webrtc".into())

@@ -191,9 +191,8 @@ async fn a_disconnected_client_gets_what_was_sent_before() {
     let mut shard = Shard::start(local()).await;
     let (mut connection, peer) = shard.connect().await;
     let (mut other, other_peer) = shard.connect().await;
-    let mut batch: Vec<TransportCommand> = (0..20)
-        .map(|i| TransportCommand::Send { peer, channel: CHANNEL_COMMAND, bytes: vec![i; 10_000] })
-        .collect();
+    let mut batch: Vec<TransportCommand> =
+        (0..20).map(|i| TransportCommand::Send { peer, channel: CHANNEL_COMMAND, bytes: vec![i; 10_000] }).collect();
     batch.push(TransportCommand::Disconnect { peer });
     // This one comes too late.
     batch.push(TransportCommand::Send { peer, channel: CHANNEL_COMMAND, bytes: vec![99] });
@@ -359,8 +358,7 @@ async fn a_full_sink_costs_the_connection_but_not_its_end() {
     let (sender, events) = mpsc::unbounded_channel();
     let full = Arc::new(AtomicBool::new(false));
     let full_of_sink = Arc::clone(&full);
-    let sink: EventSink =
-        Arc::new(move |event| !full_of_sink.load(Ordering::SeqCst) && sender.send(event).is_ok());
+    let sink: EventSink = Arc::new(move |event| !full_of_sink.load(Ordering::SeqCst) && sender.send(event).is_ok());
     let mut shard = Shard::start_with_sink(local(), sink, events).await;
     let (connection, peer) = shard.connect().await;
     full.store(true, Ordering::SeqCst);

@@ -230,11 +230,7 @@ impl Content {
 
     /// What clients are told: every kind with its number.
     pub fn catalogue(&self) -> Catalogue {
-        fn entries<T, E>(
-            words: &[String],
-            kinds: &[Option<T>],
-            entry: impl Fn(u16, &str, &T) -> E,
-        ) -> Vec<E> {
+        fn entries<T, E>(words: &[String], kinds: &[Option<T>], entry: impl Fn(u16, &str, &T) -> E) -> Vec<E> {
             let numbered = words.iter().zip(kinds).enumerate();
             numbered.filter_map(|(i, (word, kind))| Some(entry(i as u16, word, kind.as_ref()?))).collect()
         }

@@ -30,7 +30,10 @@ fn shipped_content_is_valid_and_resolves() {
 #[test]
 fn errors_name_file_place_and_remedy() {
     let cases = [
-        (broken(0, "stack_size = 100", "stak_size = 100"), vec!["items.toml", "line", "unknown field `stak_size`", "stack_size"]),
+        (
+            broken(0, "stack_size = 100", "stak_size = 100"),
+            vec!["items.toml", "line", "unknown field `stak_size`", "stack_size"],
+        ),
         (broken(1, "yields = \"wood\"", "yields = \"wod\""), vec!["nodes.toml", "`wod`", "did you mean `wood`?"]),
         (broken(1, "per_chunk = ", "per_chunk = nan #"), vec!["nodes.toml", "per_chunk", "from 0 to 200"]),
         (broken(1, "per_chunk = ", "per_chunk = inf #"), vec!["nodes.toml", "per_chunk", "from 0 to 200"]),

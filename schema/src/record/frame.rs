@@ -46,7 +46,7 @@ pub struct FrameHead {
 }
 
 /// Memory that a writer keeps between frames, bytes.
-const RETAINED_BYTES: usize = 1 << 20;
+const RETAINED_BYTES: usize = 128 << 10;
 
 /// Writes one frame record without intermediate allocations per change.
 #[derive(Debug, Default)]
@@ -187,7 +187,13 @@ mod tests {
         writer.despawn(EntityId(1 << 50), chunk);
         let inputs = vec![PlayerInput {
             player: EntityId(7),
-            input: Input::Move(MoveInput { sequence: 9, direction_x: -128, direction_z: 127, yaw: 65535, sprint: true }),
+            input: Input::Move(MoveInput {
+                sequence: 9,
+                direction_x: -128,
+                direction_z: 127,
+                yaw: 65535,
+                sprint: true,
+            }),
         }];
         let bytes = writer.finish(42, 0xdead_beef_0123_4567, &inputs);
         let mut reader = FrameReader::new(&bytes).unwrap();

@@ -216,8 +216,8 @@ impl Config {
     /// What is wrong, by file, line and key.
     pub fn load(file: Option<&Path>, overrides: Overrides) -> Result<Config, ConfigError> {
         let Some(path) = file else { return Config::check("flags", RawConfig::default(), overrides) };
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_path_buf(), source })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_path_buf(), source })?;
         let raw = toml::from_str(&text).map_err(|error| ConfigError::Syntax {
             path: path.to_path_buf(),
             message: error.to_string().trim_end().to_string(),

@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use config::{Config, Overrides};
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// One shard of the V-Sekai world: it serves the page, the players and their world, and keeps the world on disk.
@@ -75,6 +75,7 @@ impl Options {
 }
 
 fn main() -> ExitCode {
+    quiet_engine_panics();
     let cli = Cli::parse();
     let done = match cli.command {
         Some(Command::Run(options)) => run(options),
@@ -91,6 +92,19 @@ fn main() -> ExitCode {
     }
 }
 
+/// Some damaged files make the store's engine panic. Storage catches that and says what is corrupt, so the panic's own
+/// message and backtrace would only hide that line.
+fn quiet_engine_panics() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let is_engine = |file: &str| Path::new(file).iter().any(|part| part.to_string_lossy().starts_with("redb"));
+        match panic.location() {
+            Some(place) if is_engine(place.file()) => tracing::debug!(%panic, "the store's engine panicked"),
+            _ => usual(panic),
+        }
+    }));
+}
+
 fn run(options: Options) -> Result<()> {
     let config = options.load()?;
     let log = tracing_subscriber::fmt()
@@ -98,7 +112,11 @@ fn run(options: Options) -> Result<()> {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .with_target(false);
-    if config.log_json { log.json().init() } else { log.init() }
+    if config.log_json {
+        log.json().init()
+    } else {
+        log.init()
+    }
     shard::run(config)
 }
 

@@ -5,9 +5,9 @@
 //! answer does not wait for the next tick.
 
 use crate::config::Config;
+use crate::content;
 use crate::http::{self, Shared};
 use crate::status::{Items, Journal, Net, Recovered, Status, TickTimes};
-use crate::content;
 use anyhow::{Context, Result, bail};
 use std::net::SocketAddr;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
@@ -148,7 +148,8 @@ fn start_webrtc(config: &Config, sender: SyncSender<Event>) -> Result<WebRtcServ
 
 async fn await_signals(sender: SyncSender<Event>) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
         tracing::error!("cannot listen for signals");
         return;
     };
@@ -241,7 +242,9 @@ impl Shard {
         let mut next_second = Instant::now();
         loop {
             let wait = next_tick.saturating_duration_since(Instant::now());
-            let first = if wait.is_zero() { events.try_recv().ok() } else {
+            let first = if wait.is_zero() {
+                events.try_recv().ok()
+            } else {
                 match events.recv_timeout(wait) {
                     Ok(event) => Some(event),
                     Err(RecvTimeoutError::Timeout) => None,

@@ -191,43 +191,102 @@ impl Status {
         let net = &self.net;
         metric("uptime_seconds", "gauge", "Seconds since the start.", &[("", self.uptime_s)]);
         metric("tick", "counter", "Number of the last frame.", &[("", self.tick as f64)]);
-        metric("late_ticks_total", "counter", "Ticks that began late by more than a tick.", &[("", self.late_ticks as f64)]);
-        metric("tick_milliseconds", "gauge", "Duration of a tick over the last ten seconds.", &[
-            ("{quantile=\"0.5\"}", self.tick_ms.p50),
-            ("{quantile=\"0.99\"}", self.tick_ms.p99),
-            ("{quantile=\"1\"}", self.tick_ms.max),
-        ]);
+        metric(
+            "late_ticks_total",
+            "counter",
+            "Ticks that began late by more than a tick.",
+            &[("", self.late_ticks as f64)],
+        );
+        metric(
+            "tick_milliseconds",
+            "gauge",
+            "Duration of a tick over the last ten seconds.",
+            &[
+                ("{quantile=\"0.5\"}", self.tick_ms.p50),
+                ("{quantile=\"0.99\"}", self.tick_ms.p99),
+                ("{quantile=\"1\"}", self.tick_ms.max),
+            ],
+        );
         metric("players", "gauge", "Players in the world.", &[("", self.players as f64)]);
         metric("entities", "gauge", "Entities by kind.", &kinds);
-        metric("items", "gauge", "Items since the world was born, and in inventories now.", &[
-            ("{state=\"minted\"}", self.items.minted as f64),
-            ("{state=\"consumed\"}", self.items.consumed as f64),
-            ("{state=\"live\"}", self.items.live as f64),
-        ]);
+        metric(
+            "items",
+            "gauge",
+            "Items since the world was born, and in inventories now.",
+            &[
+                ("{state=\"minted\"}", self.items.minted as f64),
+                ("{state=\"consumed\"}", self.items.consumed as f64),
+                ("{state=\"live\"}", self.items.live as f64),
+            ],
+        );
         metric("durable_frame", "counter", "The last frame that survives a crash.", &[("", self.durable_frame as f64)]);
         metric("flushed_frame", "counter", "The last frame in the store.", &[("", self.journal.flushed_frame as f64)]);
-        metric("journal_backlog_frames", "gauge", "Frames that are not durable yet.", &[("", self.journal.backlog_frames as f64)]);
+        metric(
+            "journal_backlog_frames",
+            "gauge",
+            "Frames that are not durable yet.",
+            &[("", self.journal.backlog_frames as f64)],
+        );
         metric("journal_bytes", "gauge", "Bytes that the store does not have yet.", &[("", self.journal.bytes as f64)]);
-        metric("journal_syncs_total", "counter", "Groups of frames written and synced.", &[("", self.journal.syncs as f64)]);
-        metric("journal_sync_p99_milliseconds", "gauge", "How long such a write takes.", &[("", self.journal.sync_p99_ms)]);
+        metric(
+            "journal_syncs_total",
+            "counter",
+            "Groups of frames written and synced.",
+            &[("", self.journal.syncs as f64)],
+        );
+        metric(
+            "journal_sync_p99_milliseconds",
+            "gauge",
+            "How long such a write takes.",
+            &[("", self.journal.sync_p99_ms)],
+        );
         metric("connections", "gauge", "WebRTC connections open.", &[("", net.connections as f64)]);
-        metric("connections_refused_total", "counter", "Connections refused or ended by the shard.", &[("", net.refused as f64)]);
-        metric("handshakes_failed_total", "counter", "Handshakes that never finished.", &[("", net.handshakes_failed as f64)]);
-        metric("commands_total", "counter", "Commands by outcome.", &[
-            ("{outcome=\"done\"}", net.commands_done as f64),
-            ("{outcome=\"rejected\"}", net.commands_rejected as f64),
-            ("{outcome=\"too_frequent\"}", net.commands_too_frequent as f64),
-        ]);
-        metric("moves_dropped_total", "counter", "Movements dropped because the shard was too busy.", &[("", net.moves_dropped as f64)]);
-        metric("messages_dropped_total", "counter", "Messages dropped because a queue was full.", &[("", net.messages_dropped as f64)]);
-        metric("udp_bytes_total", "counter", "UDP bytes.", &[
-            ("{direction=\"in\"}", net.bytes_in as f64),
-            ("{direction=\"out\"}", net.bytes_out as f64),
-        ]);
-        metric("sent_bytes_total", "counter", "Bytes handed to the transport.", &[
-            ("{channel=\"state\"}", net.state_bytes as f64),
-            ("{channel=\"command\"}", net.command_bytes as f64),
-        ]);
+        metric(
+            "connections_refused_total",
+            "counter",
+            "Connections refused or ended by the shard.",
+            &[("", net.refused as f64)],
+        );
+        metric(
+            "handshakes_failed_total",
+            "counter",
+            "Handshakes that never finished.",
+            &[("", net.handshakes_failed as f64)],
+        );
+        metric(
+            "commands_total",
+            "counter",
+            "Commands by outcome.",
+            &[
+                ("{outcome=\"done\"}", net.commands_done as f64),
+                ("{outcome=\"rejected\"}", net.commands_rejected as f64),
+                ("{outcome=\"too_frequent\"}", net.commands_too_frequent as f64),
+            ],
+        );
+        metric(
+            "moves_dropped_total",
+            "counter",
+            "Movements dropped because the shard was too busy.",
+            &[("", net.moves_dropped as f64)],
+        );
+        metric(
+            "messages_dropped_total",
+            "counter",
+            "Messages dropped because a queue was full.",
+            &[("", net.messages_dropped as f64)],
+        );
+        metric(
+            "udp_bytes_total",
+            "counter",
+            "UDP bytes.",
+            &[("{direction=\"in\"}", net.bytes_in as f64), ("{direction=\"out\"}", net.bytes_out as f64)],
+        );
+        metric(
+            "sent_bytes_total",
+            "counter",
+            "Bytes handed to the transport.",
+            &[("{channel=\"state\"}", net.state_bytes as f64), ("{channel=\"command\"}", net.command_bytes as f64)],
+        );
         out
     }
 }

@@ -87,7 +87,9 @@ impl Place {
 
     /// True when `wall` is an edge of this place's cell, one storey below.
     pub fn can_stand_on_wall(&self, wall: &Place) -> bool {
-        self.level.checked_sub(1).is_some_and(|below| wall.is_edge_of(Cell { column: self.column, row: self.row }, below))
+        self.level
+            .checked_sub(1)
+            .is_some_and(|below| wall.is_edge_of(Cell { column: self.column, row: self.row }, below))
     }
 
     /// The cell of this place; for an edge both cells that it divides.

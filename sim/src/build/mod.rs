@@ -96,7 +96,12 @@ fn neighbours(world: &World, cell: Cell, tuning: &Tuning) -> Vec<Neighbour> {
             let needs = kind.map_or(Support::Ground, |kind| kind.needs);
             let cell = Cell { column: structure.column, row: structure.row };
             let y = world.get::<Placement>(*entity).map_or(0, |placement| placement.position.y);
-            found.push(Neighbour { entity: *entity, place: Place::new(cell, structure.level, slot, structure.turn), needs, y });
+            found.push(Neighbour {
+                entity: *entity,
+                place: Place::new(cell, structure.level, slot, structure.turn),
+                needs,
+                y,
+            });
         }
     }
     found
@@ -106,7 +111,12 @@ fn neighbours(world: &World, cell: Cell, tuning: &Tuning) -> Vec<Neighbour> {
 ///
 /// # Errors
 /// `UnknownPiece`, `OutOfRange`, `OutsideWorld`, `TooFar`, `SpaceTaken`, `NotSupported`, `GroundTooSteep`, `ChunkFull`, `MissingItems`, `Busy`.
-pub fn build(world: &mut World, player: Entity, player_id: EntityId, request: BuildRequest) -> Result<Outcome, Rejection> {
+pub fn build(
+    world: &mut World,
+    player: Entity,
+    player_id: EntityId,
+    request: BuildRequest,
+) -> Result<Outcome, Rejection> {
     let content = &world.resource::<GameContent>().0;
     let piece = content.piece(request.piece).ok_or(Rejection::UnknownPiece)?.clone();
     let tuning = content.tuning.clone();

@@ -73,7 +73,11 @@ pub trait Declared: Component + Debug + Serialize + DeserializeOwned {
     /// # Errors
     /// By default every other version is refused by name.
     fn migrate(version: u8, _body: &[u8]) -> Result<Self, DecodeError> {
-        Err(DecodeError::UnknownVersion { what: Self::NAME.into(), found: version.into(), newest: Self::VERSION.into() })
+        Err(DecodeError::UnknownVersion {
+            what: Self::NAME.into(),
+            found: version.into(),
+            newest: Self::VERSION.into(),
+        })
     }
 
     /// Appends the form that clients get; by default the component's postcard form, which is exact.

@@ -2,8 +2,8 @@
 //! ARCHITECTURE.md shows, found on disk and on the wire.
 
 use super::*;
-use crate::scenario::{ID_BLOCK, Scenario, content};
 use crate::port::Wanted;
+use crate::scenario::{ID_BLOCK, Scenario, content};
 use crate::schedule::{Tick, TickSet};
 use crate::space::{Placement, Pose, Present, spawn_with_id};
 use crate::world::Ids;
@@ -109,7 +109,8 @@ fn the_incremental_hash_is_the_hash_computed_from_scratch() {
     let node = scene.node_beside(player, "pine", 3);
     for round in 0..200u32 {
         use vsekai_schema::wire::{Command, Input, MoveInput};
-        let step = MoveInput { sequence: round + 1, direction_x: 100, direction_z: (round % 255) as i8, yaw: 9, sprint: true };
+        let step =
+            MoveInput { sequence: round + 1, direction_x: 100, direction_z: (round % 255) as i8, yaw: 9, sprint: true };
         scene.submit(player, Input::Move(step));
         scene.queue(player, Command::Harvest { node });
         scene.queue(player, Command::MoveItems { from: (round % 5) as u8, to: (round % 7) as u8, count: 1 });

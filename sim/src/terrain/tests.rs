@@ -29,7 +29,9 @@ fn heights_stay_in_their_range_and_neighbours_are_near() {
 #[test]
 fn steep_ground_cannot_be_climbed_but_walked_down() {
     let terrain = Terrain::new(99);
-    let steep = (0..200_000).map(|i| (i * 53, i * 91)).find(|(x, z)| terrain.height(x + 1_000, *z) - terrain.height(*x, *z) > 400);
+    let steep = (0..200_000)
+        .map(|i| (i * 53, i * 91))
+        .find(|(x, z)| terrain.height(x + 1_000, *z) - terrain.height(*x, *z) > 400);
     let (x, z) = steep.expect("the land has a steep place");
     assert!(!terrain.can_climb((x, z), (x + 1_000, z), 300));
     assert!(terrain.can_climb((x + 1_000, z), (x, z), 300));

@@ -22,7 +22,11 @@ pub fn run(short: bool) -> Result<String> {
     let changed_at = ticks / 2;
     let changed = play(ticks, players, seed, Some(changed_at));
     let same = first.hashes.iter().zip(&changed.hashes).take_while(|(a, b)| a == b).count();
-    ensure!(same == changed_at, "seed {seed}: one input changed in tick {}, but {same} hashes are equal", changed_at + 1);
+    ensure!(
+        same == changed_at,
+        "seed {seed}: one input changed in tick {}, but {same} hashes are equal",
+        changed_at + 1
+    );
     let last = first.hashes[ticks - 1];
     ensure!(changed.hashes[ticks - 1] != last, "seed {seed}: the changed input left no trace");
     // Without actions, equal hashes would say little.

@@ -63,10 +63,11 @@ impl Trial {
             let wait = Duration::from_millis(self.rng.random_range(2_500..6_000));
             let url = shard.signalling_url();
             let mut killed = Ok(());
-            let (lives, _) = runtime.block_on(run_accounts(&url, vec![None; self.players], seed, Style::Builder, async {
-                tokio::time::sleep(wait).await;
-                killed = shard.kill();
-            }));
+            let (lives, _) =
+                runtime.block_on(run_accounts(&url, vec![None; self.players], seed, Style::Builder, async {
+                    tokio::time::sleep(wait).await;
+                    killed = shard.kill();
+                }));
             killed.with_context(|| format!("round {round}"))?;
             let mut done = 0;
             for (number, life) in lives.into_iter().enumerate() {
@@ -86,7 +87,10 @@ impl Trial {
             );
             let items = &status["items"];
             let total = |key: &str| items[key].as_u64().context("no item totals");
-            ensure!(total("minted")? - total("consumed")? == total("live")?, "round {round}: items do not add up: {items}");
+            ensure!(
+                total("minted")? - total("consumed")? == total("live")?,
+                "round {round}: items do not add up: {items}"
+            );
             ready_ms = ready_ms.max(recovered["ready_ms"].as_f64().unwrap_or_default());
         }
         ensure!(shard.stop()?.success(), "the shard did not stop cleanly");
@@ -124,11 +128,13 @@ impl Trial {
         let content = simulation.world_mut().resource::<GameContent>().0.clone();
         let found = Found::in_world(&mut simulation)?;
         for (token, account) in &mut self.accounts {
-            let applied =
-                found.check(token, account, &content).with_context(|| format!("player {} ({token})", account.player))?;
+            let applied = found
+                .check(token, account, &content)
+                .with_context(|| format!("player {} ({token})", account.player))?;
             self.applied_unacknowledged += u64::from(applied);
         }
-        let known: BTreeSet<EntityId> = self.accounts.values().flat_map(|account| account.built.iter().copied()).collect();
+        let known: BTreeSet<EntityId> =
+            self.accounts.values().flat_map(|account| account.built.iter().copied()).collect();
         let all: BTreeSet<EntityId> = found.structures.values().flatten().copied().collect();
         ensure!(all == known, "structures that nobody built: {:?}", all.difference(&known).collect::<Vec<_>>());
         Ok((frame, state_hash))
@@ -192,7 +198,11 @@ impl Found {
         let happened = match &account.under_way {
             Some((sequence, command)) if last == sequence => Some(command.clone()),
             _ => {
-                ensure!(*last == account.last_command, "command {last} was executed last, not {}", account.last_command);
+                ensure!(
+                    *last == account.last_command,
+                    "command {last} was executed last, not {}",
+                    account.last_command
+                );
                 None
             }
         };
@@ -204,7 +214,10 @@ impl Found {
             // A command that happened may have been rejected, too: then nothing changed.
             Some(_) if gained.is_empty() && added.is_empty() && missing.is_empty() => true,
             Some(Command::Harvest { .. }) => {
-                gained.len() == 1 && gained.values().all(|n| (1..=4).contains(n)) && added.is_empty() && missing.is_empty()
+                gained.len() == 1
+                    && gained.values().all(|n| (1..=4).contains(n))
+                    && added.is_empty()
+                    && missing.is_empty()
             }
             Some(Command::Craft { recipe }) => {
                 let recipe = content.recipe(*recipe).context("an unknown recipe")?;

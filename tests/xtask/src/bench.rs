@@ -50,7 +50,8 @@ pub fn run(name: Option<&str>, list: bool, dry_run: bool) -> Result<()> {
         bail!("there is no measurement `{name}`; there are {}", names.join(", "));
     };
     run::cargo(&["build", "--quiet", "--release", "--locked", "-p", "vsekai-shard", "-p", "vsekai-bench"])?;
-    let mut entry = format!("\n### {} · {}\n\n`cargo xtask bench {}`: {}.\n", bench.name, today()?, bench.name, bench.what);
+    let mut entry =
+        format!("\n### {} · {}\n\n`cargo xtask bench {}`: {}.\n", bench.name, today()?, bench.name, bench.what);
     let _ = writeln!(entry, "Machine: {}; commit {}.", machine(), commit());
     for command in bench.commands {
         let mut arguments = vec!["run", "--quiet", "--release", "--locked", "-p", "vsekai-bench", "--"];

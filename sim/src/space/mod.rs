@@ -3,11 +3,14 @@
 //! Invariants: every entity with an [`Identity`](crate::record::Identity) is in the id index from the moment it was spawned; every entity with a
 //! [`Placement`] is in exactly one chunk's list; movers are indexed anew in each tick.
 
+mod ids;
+
 use crate::record::{Dirty, Identity};
 use crate::registry::{AppDeclare, Declared, IndexWorld, Seen};
 use crate::schedule::{Tick, TickSet};
 use bevy_app::App;
 use bevy_ecs::prelude::*;
+use ids::IdIndex;
 use serde::{Deserialize, Serialize};
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -102,7 +105,7 @@ pub struct Chunk {
 /// The indexes.
 #[derive(Resource, Default, Debug)]
 pub struct Space {
-    ids: KeyMap<EntityId, Entity>,
+    ids: IdIndex,
     chunks: KeyMap<ChunkKey, Chunk>,
     movers: KeyMap<ChunkKey, Vec<(EntityId, Entity)>>,
 }
@@ -110,7 +113,7 @@ pub struct Space {
 impl Space {
     /// The entity of `id`.
     pub fn entity(&self, id: EntityId) -> Option<Entity> {
-        self.ids.get(&id).copied()
+        self.ids.get(id)
     }
 
     /// The chunk of `key`, if anything ever stood there.
@@ -153,11 +156,12 @@ impl Space {
 
     pub(crate) fn resize_chunk(&mut self, key: ChunkKey, by: i64) {
         let chunk = self.chunk_mut(key);
-        chunk.bytes = u32::try_from(i64::from(chunk.bytes) + by).expect("a chunk's size is the sum of its entities' sizes");
+        chunk.bytes =
+            u32::try_from(i64::from(chunk.bytes) + by).expect("a chunk's size is the sum of its entities' sizes");
     }
 
     pub(crate) fn forget_id(&mut self, id: EntityId) {
-        self.ids.remove(&id);
+        self.ids.remove(id);
     }
 }
 

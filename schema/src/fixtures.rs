@@ -1,0 +1,213 @@
+//! Every shipped wire and record version keeps a fixture: the bytes of one message or record of each kind, committed in
+//! `schema/fixtures/`. They must decode to these values for ever, and this build must still write them so. A new version adds
+//! a file; `VSEKAI_WRITE_FIXTURES=1` writes one that is not there yet, and never overwrites.
+
+use crate::codec::from_bytes;
+use crate::id::{EntityId, ItemId, PieceId, PlayerKey, RecipeId, Tag};
+use crate::record::{EntitiesReader, EntitiesWriter, EntityRecord, FrameReader, FrameWriter, Home, IdBlock, OwnRecord};
+use crate::units::ChunkKey;
+use crate::wire::view::{EntitiesPart, ViewWriter, decode_server_datagram, decode_view, write_pong, write_snapshot};
+use crate::wire::{
+    ClientDatagram, ClientMessage, Command, Input, ItemChange, MoveInput, Outcome, PlayerInput, Refusal, Rejection,
+    ServerMessage, encode,
+};
+use std::fmt::Debug;
+use std::fmt::Write;
+use std::path::PathBuf;
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// The lines `name hex` of a fixture file must be exactly `made`.
+fn check(file: &str, made: &[(&str, Vec<u8>)]) -> Vec<Vec<u8>> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(file);
+    let text: String = made.iter().map(|(name, bytes)| format!("{name} {}\n", hex(bytes))).collect();
+    if !path.exists() && std::env::var_os("VSEKAI_WRITE_FIXTURES").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    let committed = std::fs::read_to_string(&path).unwrap();
+    for (line, (name, bytes)) in committed.lines().zip(made) {
+        assert_eq!(line, format!("{name} {}", hex(bytes)), "{file}: this build writes {name} differently");
+    }
+    assert_eq!(committed, text, "{file} has other entries than this test");
+    let byte = |digits: &str| u8::from_str_radix(digits, 16).unwrap();
+    let read = |line: &str| {
+        let digits = line.rsplit_once(' ').unwrap().1;
+        (0..digits.len() / 2).map(|at| byte(&digits[2 * at..2 * at + 2])).collect()
+    };
+    committed.lines().map(read).collect()
+}
+
+fn step() -> MoveInput {
+    MoveInput { sequence: 300, direction_x: -127, direction_z: 5, yaw: 49_152, sprint: true }
+}
+
+fn commands() -> Vec<(&'static str, Command)> {
+    vec![
+        ("harvest", Command::Harvest { node: EntityId(5_000_000_000) }),
+        ("craft", Command::Craft { recipe: RecipeId(3) }),
+        ("build", Command::Build { piece: PieceId(200), column: -7, row: 1_000, level: 2, turn: 3 }),
+        ("demolish", Command::Demolish { structure: EntityId(1_024) }),
+        ("move items", Command::MoveItems { from: 0, to: 23, count: 300 }),
+    ]
+}
+
+fn same<T: Debug + PartialEq + for<'a> serde::Deserialize<'a>>(bytes: &[u8], value: &T) {
+    assert_eq!(from_bytes::<T>(bytes).as_ref(), Ok(value));
+}
+
+#[test]
+fn wire_version_1_from_the_client() {
+    let hello =
+        ClientMessage::Hello { protocol: 1, token: "a-token-of-16-by".into(), name: "Ännchen".into(), tick_hz: 60 };
+    let mut messages = vec![("hello", hello), ("goodbye", ClientMessage::Goodbye)];
+    messages
+        .extend(commands().into_iter().map(|(name, command)| (name, ClientMessage::Command { sequence: 77, command })));
+    let made: Vec<_> = messages.iter().map(|(name, message)| (*name, encode(message))).collect();
+    for (bytes, (_, message)) in check("wire_v1_client_message.txt", &made).iter().zip(&messages) {
+        same(bytes, message);
+    }
+    let datagrams = [
+        ("move", ClientDatagram::Move { step: step(), acknowledged: 123_456 }),
+        ("ping", ClientDatagram::Ping { nonce: u32::MAX, acknowledged: 0 }),
+    ];
+    let made: Vec<_> = datagrams.iter().map(|(name, datagram)| (*name, encode(datagram))).collect();
+    for (bytes, (_, datagram)) in check("wire_v1_client_datagram.txt", &made).iter().zip(&datagrams) {
+        same(bytes, datagram);
+    }
+}
+
+#[test]
+fn wire_version_1_from_the_shard() {
+    let welcome = ServerMessage::Welcome {
+        protocol: 1,
+        tick_hz: 60,
+        tick: 99_999,
+        player: EntityId(1_048_576),
+        seed: u64::MAX,
+        world_half_mm: 512_000,
+        last_command: 12,
+        content: "{}".into(),
+    };
+    let items = vec![ItemChange { item: ItemId(7), count: 3 }, ItemChange { item: ItemId(0), count: -4 }];
+    let mut messages = vec![
+        ("welcome".to_string(), welcome),
+        ("view".into(), ServerMessage::View(vec![1, 2, 3])),
+        (
+            "done".into(),
+            ServerMessage::Result { sequence: 5, frame: 600, outcome: Outcome::Done { items, entity: EntityId(9) } },
+        ),
+    ];
+    for rejection in Rejection::ALL {
+        let outcome = Outcome::Rejected(*rejection);
+        messages.push((format!("{rejection:?}"), ServerMessage::Result { sequence: 5, frame: 0, outcome }));
+    }
+    for reason in Refusal::ALL {
+        messages.push((format!("{reason:?}"), ServerMessage::Refused { reason: *reason, message: "why".into() }));
+    }
+    let made: Vec<_> = messages.iter().map(|(name, message)| (name.as_str(), encode(message))).collect();
+    for (bytes, (_, message)) in check("wire_v1_server_message.txt", &made).iter().zip(&messages) {
+        same(bytes, message);
+    }
+}
+
+#[test]
+fn wire_version_1_in_bulk() {
+    let mut view = ViewWriter::default();
+    view.leave(EntityId(300));
+    view.entities.push(EntityId(1_024), [(Tag(1), &[1u8, 2][..]), (Tag(300), &[][..])].into_iter());
+    let mut entities = EntitiesPart::default();
+    entities.push(EntityId(7), [(Tag(2), &[9u8][..])].into_iter());
+    let made = [
+        ("view", view.finish(70)),
+        ("snapshot", write_snapshot(71, 1, 2, 300, &mut entities)),
+        ("pong", write_pong(5, 72)),
+    ];
+    let read = check("wire_v1_bulk.txt", &made);
+    let decoded = decode_view(&read[0]).unwrap();
+    assert_eq!((decoded.tick, &decoded.left[..]), (70, &[EntityId(300)][..]));
+    assert_eq!(decoded.entities[0].components, [(Tag(1), &[1u8, 2][..]), (Tag(300), &[][..])]);
+    let snapshot = format!("{:?}", decode_server_datagram(&read[1]).unwrap());
+    assert!(snapshot.contains("tick: 71, part: 1, parts: 2, newest_input: 300"), "{snapshot}");
+    assert!(format!("{:?}", decode_server_datagram(&read[2]).unwrap()).contains("nonce: 5, tick: 72"));
+}
+
+#[test]
+fn record_version_1() {
+    let mut inputs = vec![
+        PlayerInput { player: EntityId(7), input: Input::Move(step()) },
+        PlayerInput { player: EntityId(7), input: Input::Leave },
+        PlayerInput { player: EntityId::WORLD, input: Input::Join { key: PlayerKey([7; 16]), name: "Anna".into() } },
+        PlayerInput { player: EntityId::WORLD, input: Input::GrantIds(IdBlock { next: 1 << 20, end: 1 << 21 }) },
+    ];
+    inputs.extend(
+        commands()
+            .into_iter()
+            .map(|(_, command)| PlayerInput { player: EntityId(8), input: Input::Command { sequence: 3, command } }),
+    );
+    let chunk = ChunkKey { x: -1, z: 40 };
+    let mut frame = FrameWriter::new();
+    frame.despawn(EntityId(5), Home::Chunk(chunk));
+    frame.write(EntityId(7), Home::Alone, [(Tag(2), &[1u8, 0, 0][..]), (Tag(3), &[][..])].into_iter());
+    let mut entities = EntitiesWriter::new();
+    entities.push(EntityId(1_024), [(Tag(1), &[1u8, 5][..])].into_iter());
+    entities.push(EntityId(1 << 40), [].into_iter());
+    let own = OwnRecord {
+        epoch: 3,
+        last_frame: 1_000,
+        last_lsn: 900,
+        state_hash: 0x0123_4567_89ab_cdef,
+        ids_reserved_to: 1 << 21,
+        last_commit_id: 44,
+    };
+    let made = [
+        ("frame", frame.finish(1_000, 0x0123_4567_89ab_cdef, &inputs)),
+        ("entities", entities.finish()),
+        ("own", own.encode()),
+    ];
+    let read = check("record_v1.txt", &made);
+    let mut reader = FrameReader::new(&read[0]).unwrap();
+    assert_eq!((reader.head.frame, &reader.head.inputs), (1_000, &inputs));
+    assert_eq!(reader.next_change().unwrap().unwrap().home, Home::Chunk(chunk));
+    assert_eq!(reader.next_change().unwrap().unwrap().components.unwrap()[1], (Tag(3), &[][..]));
+    assert_eq!(reader.next_change().unwrap(), None);
+    let list = EntitiesReader::new(&read[1]).unwrap().collect().unwrap();
+    assert_eq!(list[0], EntityRecord { id: EntityId(1_024), components: vec![(Tag(1), &[1, 5][..])] });
+    assert_eq!(list[1].id, EntityId(1 << 40));
+    assert_eq!(OwnRecord::decode(&read[2]).unwrap(), own);
+}
+
+mod random_bytes {
+    use super::*;
+    use crate::wire::{decode_client_datagram, decode_client_message, decode_server_message};
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        /// Every decoder of the crate takes any bytes and gives a value or an error, never a panic.
+        #[test]
+        fn no_decoder_panics(kind in 0u8..8, bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            // A plausible first byte lets random bytes come deeper.
+            let bytes = [&[kind][..], &bytes].concat();
+            for bytes in [&bytes[..], &bytes[1..]] {
+                let _ = decode_client_message(bytes);
+                let _ = decode_client_datagram(bytes);
+                let _ = decode_server_message(bytes);
+                let _ = decode_server_datagram(bytes);
+                let _ = decode_view(bytes);
+                let _ = OwnRecord::decode(bytes);
+                if let Ok(list) = EntitiesReader::new(bytes) {
+                    let _ = list.collect();
+                }
+                if let Ok(mut frame) = FrameReader::new(bytes) {
+                    while let Ok(Some(_)) = frame.next_change() {}
+                }
+            }
+        }
+    }
+}
