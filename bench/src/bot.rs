@@ -12,7 +12,7 @@ use vsekai_schema::content::{Catalogue, Look, Slot, Support};
 use vsekai_schema::id::{EntityId, ItemId, NodeId, PieceId, RecipeId};
 use vsekai_schema::units::Position;
 use vsekai_schema::wire::{Command, Outcome, Rejection};
-use vsekai_sim::build::Structure;
+use vsekai_sim::build::{Cell, Place, Structure};
 use vsekai_sim::inventory::Inventory;
 use vsekai_sim::resource::ResourceNode;
 use vsekai_sim::space::{Placement, Pose};
@@ -81,6 +81,7 @@ struct Knowledge {
     plank_recipe: Option<(RecipeId, ItemId, u16)>,
     floor: Option<(PieceId, Vec<(ItemId, u16)>)>,
     edge: Option<(PieceId, Vec<(ItemId, u16)>)>,
+    slots: BTreeMap<PieceId, Slot>,
     reach_mm: i32,
     grid_mm: i32,
 }
@@ -101,6 +102,7 @@ impl Knowledge {
                 .iter()
                 .find(|p| p.key == "wall")
                 .map(|piece| (PieceId(piece.id), piece.cost.clone())),
+            slots: catalogue.pieces.iter().map(|piece| (PieceId(piece.id), piece.slot)).collect(),
             reach_mm: catalogue.reach_mm,
             grid_mm: catalogue.grid_mm,
         }
@@ -310,6 +312,54 @@ impl Bot {
         self.heading_until = now + Duration::from_millis(walk_ms);
     }
 
+    /// A wall on a floor near by, or a floor here: something that there is no piece at yet and that it has the items for.
+    fn choose_piece(
+        &mut self,
+        now: Duration,
+        position: Position,
+        knowledge: &Knowledge,
+        prefer_wall: bool,
+    ) -> Option<Command> {
+        let affordable = |cost: &[(ItemId, u16)]| {
+            cost.iter().all(|(item, count)| self.account.items.get(item).copied().unwrap_or(0) >= i64::from(*count))
+        };
+        let wall = knowledge.edge.as_ref().filter(|(_, cost)| affordable(cost)).map(|(piece, _)| *piece);
+        let floor = knowledge.floor.as_ref().filter(|(_, cost)| affordable(cost)).map(|(piece, _)| *piece);
+        if wall.is_none() && floor.is_none() {
+            return None;
+        }
+        let here =
+            Cell { column: position.x.div_euclid(knowledge.grid_mm), row: position.z.div_euclid(knowledge.grid_mm) };
+        let structures = self.client.entities().filter_map(|(_, entity)| entity.get::<Structure>());
+        let near: Vec<(Cell, Place)> = structures
+            .filter(|s| s.column.abs_diff(here.column) <= 2 && s.row.abs_diff(here.row) <= 2)
+            .map(|s| {
+                let cell = Cell { column: s.column, row: s.row };
+                let slot = knowledge.slots.get(&s.piece).copied().unwrap_or(Slot::Inside);
+                (cell, Place::new(cell, s.level, slot, s.turn))
+            })
+            .collect();
+        let taken = |place: Place| near.iter().any(|(_, other)| *other == place);
+        if let Some(piece) = wall.filter(|_| prefer_wall) {
+            let floors = near.iter().filter(|(cell, place)| place.is_floor_of(*cell, 0));
+            let reachable =
+                floors.filter(|(c, _)| c.column.abs_diff(here.column) <= 1 && c.row.abs_diff(here.row) <= 1);
+            let first_turn = self.rng.random_range(0..4);
+            let free = reachable
+                .flat_map(|(cell, _)| (0..4).map(move |turn| (*cell, (turn + first_turn) % 4)))
+                .find(|(cell, turn)| !taken(Place::new(*cell, 0, Slot::Edge, *turn)));
+            if let Some((cell, turn)) = free {
+                return Some(Command::Build { piece, column: cell.column, row: cell.row, level: 0, turn });
+            }
+        }
+        let piece = floor?;
+        if taken(Place::new(here, 0, Slot::Floor, 0)) {
+            self.wander(now, 1_500);
+            return None;
+        }
+        Some(Command::Build { piece, column: here.column, row: here.row, level: 0, turn: 0 })
+    }
+
     fn choose(&mut self, now: Duration, position: Position, knowledge: &Knowledge) -> Option<Command> {
         let holds = |counts: &BTreeMap<ItemId, i64>, cost: &[(ItemId, u16)]| {
             cost.iter().all(|(item, count)| counts.get(item).copied().unwrap_or(0) >= i64::from(*count))
@@ -328,23 +378,8 @@ impl Bot {
             let (from, to) = (self.rng.random_range(0..6), self.rng.random_range(0..6));
             return Some(Command::MoveItems { from, to, count: self.rng.random_range(0..3) });
         }
-        let (column, row) = (position.x.div_euclid(knowledge.grid_mm), position.z.div_euclid(knowledge.grid_mm));
-        if let Some((piece, _)) =
-            knowledge.edge.as_ref().filter(|(_, cost)| dice < 50 && holds(&self.account.items, cost))
-        {
-            let own_floor = self.client.entities().find_map(|(_, entity)| {
-                let structure = entity.get::<Structure>()?;
-                let near = structure.column.abs_diff(column) <= 1 && structure.row.abs_diff(row) <= 1;
-                let floor = knowledge.floor.as_ref().is_some_and(|(floor, _)| *floor == structure.piece);
-                (near && floor && structure.level == 0).then_some(structure)
-            });
-            if let Some(floor) = own_floor {
-                let turn = self.rng.random_range(0..4);
-                return Some(Command::Build { piece: *piece, column: floor.column, row: floor.row, level: 0, turn });
-            }
-        }
-        if let Some((piece, _)) = knowledge.floor.as_ref().filter(|(_, cost)| holds(&self.account.items, cost)) {
-            return Some(Command::Build { piece: *piece, column, row, level: 0, turn: 0 });
+        if let Some(command) = self.choose_piece(now, position, knowledge, dice < 50) {
+            return Some(command);
         }
         let craftable = |(_, item, count): &(_, ItemId, u16)| holds(&self.account.items, &[(*item, *count)]);
         if let Some((recipe, ..)) = knowledge.plank_recipe.filter(craftable) {

@@ -130,7 +130,7 @@ struct Tick {
 #[derive(Debug, Args)]
 struct Capacity {
     /// Numbers of players to try, rising; ends at the first that is too slow
-    #[arg(long, value_delimiter = ',', default_values_t = [50, 100, 150, 200, 250, 300, 400, 500])]
+    #[arg(long, value_delimiter = ',', default_values_t = [100, 200, 300, 400, 500, 600, 700, 800, 1_000])]
     players: Vec<usize>,
     /// Seconds for each
     #[arg(long, default_value_t = 20)]
