@@ -18,7 +18,7 @@ export function placeName({ column, row, level, turn }, slot) {
 }
 
 /** Why the piece would probably be rejected, as a sentence for the player, or an empty text. */
-export function objection({ view, catalogue, piece, column, row, level, turn }) {
+export function objection({ view, catalogue, terrain, piece, column, row, level, turn }) {
   const missing = catalogue.missingInWords(piece.cost, view.held());
   if (missing) return missing;
   const own = view.own?.pose;
@@ -30,6 +30,9 @@ export function objection({ view, catalogue, piece, column, row, level, turn }) 
   const taken = placesAround(view, catalogue, column, row, level);
   if (taken.has(place(piece.slot, turn, level))) return 'The space is taken';
   if (piece.needs === 'ground' && level > 0) return 'Belongs on the ground';
+  if (piece.needs === 'ground' && unevenness(terrain, column, row, grid) > catalogue.unevenGroundMm) {
+    return 'The ground is too steep';
+  }
   if (piece.needs === 'floor' && !taken.has(place('floor', 0, level))) return 'Needs a floor below it';
   if (piece.needs === 'walls') {
     if (level === 0) return 'Belongs on a higher storey';
@@ -38,6 +41,14 @@ export function objection({ view, catalogue, piece, column, row, level, turn }) 
     if (!walled) return 'Needs a wall one storey below';
   }
   return '';
+}
+
+/** Height difference of a cell's corners in millimetres. */
+function unevenness(terrain, column, row, gridMm) {
+  const corners = [0, 1].flatMap((dr) =>
+    [0, 1].map((dc) => terrain.height((column + dc) * gridMm, (row + dr) * gridMm)),
+  );
+  return Math.max(...corners) - Math.min(...corners);
 }
 
 /** The places that pieces of one storey fill in a cell and its neighbours. */

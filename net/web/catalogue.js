@@ -10,6 +10,7 @@ export class Catalogue {
     this.pieces = new Map(list(raw.pieces).map((piece) => [piece.id, piece]));
     this.recipes = new Map(list(raw.recipes).map((recipe) => [recipe.id, recipe]));
     this.reachMm = raw.reach_mm ?? 4_000;
+    this.unevenGroundMm = raw.uneven_ground_mm ?? Infinity;
     this.gridMm = raw.grid_mm ?? 2_000;
     this.storeyMm = raw.storey_mm ?? 2_500;
     this.storeyMax = raw.storey_max ?? 7;

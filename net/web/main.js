@@ -98,12 +98,14 @@ function join(name) {
 
 function enter(message) {
   const catalogue = new Catalogue(message.content);
+  const terrain = new Terrain(message.seed);
   world = {
     catalogue,
+    terrain,
     tickHz: message.tickHz,
     worldHalfMm: message.worldHalfMm,
     view: new WorldView({ player: message.player, tickHz: message.tickHz, gridMm: catalogue.gridMm }),
-    land: new Land(new Terrain(message.seed)),
+    land: new Land(terrain),
     shakes: new Map(),
     floaters: [],
   };
@@ -212,11 +214,11 @@ function clickWorld(pointer) {
 
 /** The piece that a click at the pointer would build. */
 function ghostAt(pointer) {
-  const { catalogue, view } = world;
+  const { catalogue, terrain, view } = world;
   const point = renderer.camera.toWorld(pointer.x, pointer.y, storey);
   const { column, row } = cellAt(point.x * 1_000, point.z * 1_000, catalogue.gridMm);
   const ghost = { piece: tool.piece, column, row, level: storey, turn: tool.piece.slot === 'edge' ? turn : 0 };
-  ghost.objection = objection({ view, catalogue, ...ghost });
+  ghost.objection = objection({ view, catalogue, terrain, ...ghost });
   return ghost;
 }
 
