@@ -1,2 +1,9 @@
-//! Being written.
-fn main() {}
+//! Tests of the whole system: real processes, real browsers, real peers.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod browser;
+mod hostile;
+mod matchbox;
+mod startup;
+mod tidy;

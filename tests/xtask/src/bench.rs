@@ -4,7 +4,7 @@ use crate::run;
 use anyhow::{Context, Result, bail};
 use std::fmt::Write;
 
-/// A measurement: its name, what it is, and the commands of `vsekai-bench` it consists of.
+/// A measurement: its name, what it is, and the commands of `vsekai-bench` it consists of; none for criterion's.
 struct Bench {
     name: &'static str,
     what: &'static str,
@@ -31,6 +31,7 @@ const BENCHES: &[Bench] = &[
         what: "time from process start to ready with 1,000,000 entities in the store",
         commands: &["restart --entities 1000000"],
     },
+    Bench { name: "micro", what: "micro-benchmarks by criterion: lowest, middle and highest estimate", commands: &[] },
 ];
 
 /// Runs measurement `name`, prints it and appends it.
@@ -53,6 +54,11 @@ pub fn run(name: Option<&str>, list: bool, dry_run: bool) -> Result<()> {
     let mut entry =
         format!("\n### {} · {}\n\n`cargo xtask bench {}`: {}.\n", bench.name, today()?, bench.name, bench.what);
     let _ = writeln!(entry, "Machine: {}; commit {}.", machine(), commit());
+    if bench.commands.is_empty() {
+        let output = micro()?;
+        print!("{output}");
+        let _ = write!(entry, "\n{output}");
+    }
     for command in bench.commands {
         let mut arguments = vec!["run", "--quiet", "--release", "--locked", "-p", "vsekai-bench", "--"];
         arguments.extend(command.split(' '));
@@ -67,6 +73,27 @@ pub fn run(name: Option<&str>, list: bool, dry_run: bool) -> Result<()> {
         std::fs::write(&path, text).context("cannot write bench/README.md")?;
     }
     Ok(())
+}
+
+/// Criterion's estimates, a line each.
+fn micro() -> Result<String> {
+    let output = run::cargo_output(&["bench", "--quiet", "--locked", "-p", "vsekai-bench", "--bench", "micro"])?;
+    let mut lines = String::new();
+    let mut name = "";
+    for line in output.lines() {
+        // A long name stands on a line of its own before its estimate.
+        match line.split_once("time:") {
+            Some((own, estimate)) => {
+                let own = own.trim();
+                let _ = writeln!(lines, "- {}: {}", if own.is_empty() { name } else { own }, estimate.trim());
+            }
+            None => name = line.trim(),
+        }
+    }
+    if lines.is_empty() {
+        bail!("criterion printed no estimate");
+    }
+    Ok(lines)
 }
 
 fn output_of(program: &str, arguments: &[&str]) -> Option<String> {
