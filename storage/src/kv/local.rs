@@ -38,12 +38,35 @@ impl LocalStore {
     pub(super) fn open(directory: &Path) -> Result<Self, Error> {
         create_directory(directory)?;
         let path = store_file(directory);
+        if !path.try_exists().map_err(|e| Error::io("look for the store", &path, e))? {
+            Self::create(directory, &path)?;
+        }
         check_magic(&path)?;
         let database = guarded(&path, || Ok(Builder::new().set_cache_size(CACHE_BYTES).create(&path)?))?;
         let store = LocalStore { database, path };
         store.create_table()?;
-        sync_directory(directory)?;
         Ok(store)
+    }
+
+    /// Makes an empty store under another name and then gives it its own: a store that is there was made whole, also when the
+    /// disk was full in the middle of it.
+    fn create(directory: &Path, path: &Path) -> Result<(), Error> {
+        let unfinished = path.with_extension("redb.new");
+        match std::fs::remove_file(&unfinished) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::io("remove the unfinished store", &unfinished, e));
+            }
+            _ => {}
+        }
+        let made = guarded(&unfinished, || Ok(Builder::new().set_cache_size(CACHE_BYTES).create(&unfinished)?))
+            .and_then(|database| LocalStore { database, path: unfinished.clone() }.create_table());
+        if let Err(error) = made {
+            // What is left of it is of no use, and may be what fills the disk.
+            let _ = std::fs::remove_file(&unfinished);
+            return Err(error);
+        }
+        std::fs::rename(&unfinished, path).map_err(|e| Error::io("name the new store", path, e))?;
+        sync_directory(directory)
     }
 
     pub(super) fn open_copy(directory: &Path) -> Result<Option<Self>, Error> {
