@@ -160,7 +160,7 @@ impl Bot {
         format!("bot-{seed:016x}-{number:06}")
     }
 
-    /// The same player on a new connection, with what it was told before.
+    /// The same player on a new connection, who remembers what it was told before.
     pub fn rejoin(account: Account, seed: u64, number: usize, style: Style) -> Self {
         let mut bot = Bot::new(seed, number, style);
         bot.knows_items = true;

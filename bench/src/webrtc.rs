@@ -1,6 +1,6 @@
 //! Bots over real WebRTC: one task each, with a connection of its own.
 
-use crate::bot::{Account, Bot, Style};
+use crate::bot::{Bot, Style};
 use crate::loopback::THINK_INTERVAL;
 use crate::report::{Latency, Report};
 use std::time::{Duration, Instant};
@@ -81,29 +81,19 @@ pub async fn play(url: String, mut bot: Bot, mut stop: watch::Receiver<bool>) ->
 
 /// Plays `players` bots of `seed` for `duration`, and reports. Bots start a few milliseconds apart.
 pub async fn run(url: &str, players: usize, seed: u64, style: Style, duration: Duration) -> (Report, Vec<Life>) {
-    let accounts = vec![None; players];
-    let (lives, played) = run_accounts(url, accounts, seed, style, tokio::time::sleep(duration)).await;
+    let bots = (0..players).map(|number| Bot::new(seed, number, style)).collect();
+    let (lives, played) = run_bots(url, bots, tokio::time::sleep(duration)).await;
     (report(&lives, players, seed, played), lives)
 }
 
-/// Plays bots until `end`; a bot with an account goes on where that one stopped.
-pub async fn run_accounts(
-    url: &str,
-    accounts: Vec<Option<Account>>,
-    seed: u64,
-    style: Style,
-    end: impl Future<Output = ()>,
-) -> (Vec<Life>, Duration) {
+/// Plays bots until `end`. Their lives come back in the same order.
+pub async fn run_bots(url: &str, bots: Vec<Bot>, end: impl Future<Output = ()>) -> (Vec<Life>, Duration) {
     let (stop, stopped) = watch::channel(false);
     let begin = Instant::now();
-    let tasks: Vec<_> = accounts
+    let tasks: Vec<_> = bots
         .into_iter()
         .enumerate()
-        .map(|(number, account)| {
-            let bot = match account {
-                Some(account) => Bot::rejoin(account, seed, number, style),
-                None => Bot::new(seed, number, style),
-            };
+        .map(|(number, bot)| {
             let (url, stopped) = (url.to_string(), stopped.clone());
             tokio::spawn(async move {
                 tokio::time::sleep(Duration::from_millis(4) * number as u32).await;

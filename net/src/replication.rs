@@ -5,6 +5,7 @@
 //!   view, changes or goes; so is who moves there.
 //! - Fast components (poses) go by snapshots, which hold everything that changed since the last snapshot the client
 //!   acknowledged: a lost one does no harm.
+//! - A player's own belongings are told once their frame is durable; what everybody sees is told at once.
 //! - Every entity's fast components are encoded once per change, and copied for each client that sees them.
 //!
 //! Invariant: a client knows exactly the entities of its chunks, as of the last view message it read.
@@ -18,6 +19,17 @@ use vsekai_schema::wire::view::{EntitiesPart, ViewWriter, write_snapshot};
 use vsekai_schema::wire::{RELIABLE_BYTES_MAX, SNAPSHOT_BYTES_MAX, ServerMessage, encode};
 use vsekai_sim::port::{EntityEvent, KeyMap, TickOutput, Wanted, WorldView};
 use xxhash_rust::xxh3::xxh3_64;
+
+/// How a message is to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// At once, and it may be lost.
+    Datagram,
+    /// At once, and it arrives.
+    Reliable,
+    /// Reliably, once the tick's frame is durable.
+    WhenDurable,
+}
 
 /// How far and how often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,14 +167,14 @@ impl Replication {
         }
     }
 
-    /// Tells one client what this tick changed for it: appends messages by `send(channel is reliable, bytes)`.
+    /// Tells one client what this tick changed for it, message by message.
     pub fn update(
         &self,
         view: &WorldView<'_>,
         output: &TickOutput,
         viewer: &mut Viewer,
         newest_input: u32,
-        send: &mut dyn FnMut(bool, Vec<u8>),
+        send: &mut dyn FnMut(Delivery, Vec<u8>),
     ) {
         let tick = output.frame;
         for event in &self.told {
@@ -181,10 +193,17 @@ impl Replication {
                 continue;
             }
             let standing = event.home != Home::Alone;
-            let wanted = Wanted { mask: event.changed, owner: own, nearby: true, fast: standing };
+            let mut wanted = Wanted { mask: event.changed, owner: false, nearby: true, fast: standing };
             view.write(event.id, wanted, &mut viewer.view.entities);
             flush_if_full(viewer, tick, send);
+            wanted = Wanted { mask: event.changed, owner: own, nearby: false, fast: false };
+            let mut belongings = ViewWriter::default();
+            if own && view.write(event.id, wanted, &mut belongings.entities) {
+                send(Delivery::WhenDurable, encode(&ServerMessage::View(belongings.finish(tick))));
+            }
         }
+        // Clients read a view's departures first: what changed above must not come behind the departures below.
+        flush(viewer, tick, send);
         if !viewer.introduced {
             viewer.introduced = true;
             view.write(viewer.player, Wanted::OWN, &mut viewer.view.entities);
@@ -203,7 +222,13 @@ impl Replication {
     }
 
     /// The area of interest moves with the player.
-    fn follow_player(&self, view: &WorldView<'_>, tick: u64, viewer: &mut Viewer, send: &mut dyn FnMut(bool, Vec<u8>)) {
+    fn follow_player(
+        &self,
+        view: &WorldView<'_>,
+        tick: u64,
+        viewer: &mut Viewer,
+        send: &mut dyn FnMut(Delivery, Vec<u8>),
+    ) {
         let Some(centre) = view.position(viewer.player).map(|position| position.chunk()) else { return };
         if viewer.centre == Some(centre) {
             return;
@@ -231,7 +256,13 @@ impl Replication {
     }
 
     /// Movers that came into the area, and those that left it or the world.
-    fn meet_movers(&self, view: &WorldView<'_>, tick: u64, viewer: &mut Viewer, send: &mut dyn FnMut(bool, Vec<u8>)) {
+    fn meet_movers(
+        &self,
+        view: &WorldView<'_>,
+        tick: u64,
+        viewer: &mut Viewer,
+        send: &mut dyn FnMut(Delivery, Vec<u8>),
+    ) {
         let chunks = || viewer.chunks.iter().filter_map(|key| self.lively.get(key));
         let membership = chunks().fold(0u64, |sum, chunk| sum.wrapping_add(chunk.membership));
         if membership == viewer.membership {
@@ -272,7 +303,7 @@ impl Replication {
         }
     }
 
-    fn snapshot(&self, tick: u64, viewer: &mut Viewer, newest_input: u32, send: &mut dyn FnMut(bool, Vec<u8>)) {
+    fn snapshot(&self, tick: u64, viewer: &mut Viewer, newest_input: u32, send: &mut dyn FnMut(Delivery, Vec<u8>)) {
         let introducing = tick <= viewer.introducing_until;
         let mut parts: Vec<EntitiesPart> = Vec::new();
         for (id, changed_at, range) in
@@ -295,7 +326,7 @@ impl Replication {
         }
         let count = parts.len() as u8;
         for (number, mut part) in parts.into_iter().enumerate() {
-            send(false, write_snapshot(tick, number as u8, count, newest_input, &mut part));
+            send(Delivery::Datagram, write_snapshot(tick, number as u8, count, newest_input, &mut part));
         }
         viewer.sent.push_back(tick);
         if viewer.sent.len() > UNACKNOWLEDGED_MAX {
@@ -316,14 +347,14 @@ impl Mover {
     }
 }
 
-fn flush_if_full(viewer: &mut Viewer, tick: u64, send: &mut dyn FnMut(bool, Vec<u8>)) {
+fn flush_if_full(viewer: &mut Viewer, tick: u64, send: &mut dyn FnMut(Delivery, Vec<u8>)) {
     if viewer.view.len() > RELIABLE_BYTES_MAX - 2_048 {
         flush(viewer, tick, send);
     }
 }
 
-fn flush(viewer: &mut Viewer, tick: u64, send: &mut dyn FnMut(bool, Vec<u8>)) {
+fn flush(viewer: &mut Viewer, tick: u64, send: &mut dyn FnMut(Delivery, Vec<u8>)) {
     if !viewer.view.is_empty() {
-        send(true, encode(&ServerMessage::View(viewer.view.finish(tick))));
+        send(Delivery::Reliable, encode(&ServerMessage::View(viewer.view.finish(tick))));
     }
 }

@@ -3,11 +3,12 @@
 //! Once per tick the shard calls, in this order: [`Server::take_inputs`], the tick, [`Server::after_tick`]; whenever storage
 //! says so, [`Server::frames_durable`]; and after any of them [`Server::take_commands`].
 //!
-//! Invariants: a player has at most one connection (the newest wins); nothing of value is told before it is durable; a
+//! Invariants: a player has at most one connection (the newest wins); results and a player's belongings are told only once
+//! they are durable (what stands in the world is shown to those near at once); a
 //! client that breaks the protocol is told why and costs nobody else anything.
 
 use crate::gate::OutputGate;
-use crate::replication::{Replication, ReplicationConfig, Viewer};
+use crate::replication::{Delivery, Replication, ReplicationConfig, Viewer};
 use crate::session::{Limits, Session, Stage, Verdict};
 use crate::transport::{PeerId, TransportCommand, TransportEvent};
 use std::collections::BTreeMap;
@@ -76,6 +77,7 @@ struct Connection {
 enum Held {
     Welcome { peer: PeerId, player: EntityId, last_command: u32 },
     Result { player: EntityId, sequence: u32, outcome: Outcome },
+    View { peer: PeerId, bytes: Vec<u8> },
 }
 
 /// The clients.
@@ -214,12 +216,19 @@ impl Server {
             self.gate.hold(output.frame, Held::Result { player: result.player, sequence: result.sequence, outcome });
         }
         self.replication.begin_tick(view, output);
-        let Server { connections, replication, commands, counts, .. } = self;
+        let Server { connections, replication, commands, counts, gate, .. } = self;
         for (peer, connection) in connections {
             let Some(viewer) = &mut connection.viewer else { continue };
             let newest_input = connection.newest_input;
-            replication.update(view, output, viewer, newest_input, &mut |reliable, bytes| {
-                push_send(commands, counts, *peer, if reliable { CHANNEL_COMMAND } else { CHANNEL_STATE }, bytes);
+            replication.update(view, output, viewer, newest_input, &mut |delivery, bytes| {
+                let channel = match delivery {
+                    Delivery::WhenDurable => {
+                        return gate.hold(output.frame, Held::View { peer: *peer, bytes });
+                    }
+                    Delivery::Reliable => CHANNEL_COMMAND,
+                    Delivery::Datagram => CHANNEL_STATE,
+                };
+                push_send(commands, counts, *peer, channel, bytes);
             });
         }
     }
@@ -230,6 +239,11 @@ impl Server {
         while let Some((frame, held)) = self.gate.release() {
             match held {
                 Held::Welcome { peer, player, last_command } => self.welcome(peer, player, last_command),
+                Held::View { peer, bytes } => {
+                    if self.connections.contains_key(&peer) {
+                        self.send(peer, CHANNEL_COMMAND, bytes);
+                    }
+                }
                 Held::Result { player, sequence, outcome } => {
                     self.send_to(player, &ServerMessage::Result { sequence, frame, outcome });
                 }

@@ -7,8 +7,7 @@ use vsekai_schema::codec::DecodeError;
 use vsekai_schema::id::{EntityId, PlayerKey};
 use vsekai_schema::wire::{
     CHANNEL_COMMAND, CHANNEL_STATE, CLIENT_MESSAGE_BYTES_MAX, ClientDatagram, ClientMessage, Command, MoveInput,
-    NAME_CHARS_MAX, PROTOCOL_VERSION, Refusal, TOKEN_BYTES_MAX, TOKEN_BYTES_MIN, decode_client_datagram,
-    decode_client_message,
+    NAME_CHARS_MAX, Refusal, TOKEN_BYTES_MAX, TOKEN_BYTES_MIN, decode_client_datagram, decode_client_message,
 };
 
 /// How much a client may send.
@@ -113,8 +112,9 @@ impl Bucket {
     }
 }
 
-/// So many messages over the limit end the connection.
-const STRIKES_MAX: u32 = 200;
+/// So many messages over the limit end the connection; they are forgiven at [`STRIKES_FORGIVEN_PER_S`].
+const STRIKES_MAX: f64 = 200.0;
+const STRIKES_FORGIVEN_PER_S: f64 = 2.0;
 
 /// The conversation.
 #[derive(Debug)]
@@ -124,7 +124,8 @@ pub struct Session {
     limits: Limits,
     commands: Bucket,
     datagrams: Bucket,
-    strikes: u32,
+    strikes: f64,
+    struck_at: Duration,
     since: Duration,
     heard: Duration,
 }
@@ -138,7 +139,8 @@ impl Session {
             limits,
             commands: Bucket::new(limits.commands_per_s, now),
             datagrams: Bucket::new(limits.datagrams_per_s, now),
-            strikes: 0,
+            strikes: 0.0,
+            struck_at: now,
             since: now,
             heard: now,
         }
@@ -187,16 +189,18 @@ impl Session {
         Verdict::Ignore
     }
 
-    fn strike(&mut self, otherwise: Verdict) -> Verdict {
-        self.strikes += 1;
+    fn strike(&mut self, now: Duration, otherwise: Verdict) -> Verdict {
+        let forgiven = now.saturating_sub(self.struck_at).as_secs_f64() * STRIKES_FORGIVEN_PER_S;
+        self.strikes = (self.strikes - forgiven).max(0.0) + 1.0;
+        self.struck_at = now;
         if self.strikes > STRIKES_MAX { refuse(Refusal::Flooding) } else { otherwise }
     }
 
     fn receive_message(&mut self, now: Duration, message: ClientMessage) -> Verdict {
         match (self.stage, message) {
             (_, ClientMessage::Goodbye) => Verdict::Leave,
-            (Stage::Hello, ClientMessage::Hello { protocol, token, name, tick_hz }) => {
-                debug_assert_eq!(protocol, PROTOCOL_VERSION, "decoding refuses every other version");
+            // Decoding refuses every other protocol version.
+            (Stage::Hello, ClientMessage::Hello { token, name, tick_hz, protocol: _ }) => {
                 self.receive_hello(&token, name, tick_hz)
             }
             (Stage::Hello, _) => refuse(Refusal::NotJoined),
@@ -207,7 +211,7 @@ impl Session {
                 if self.commands.take(now) {
                     return Verdict::Command { player, sequence, command };
                 }
-                self.strike(Verdict::TooFrequent { sequence })
+                self.strike(now, Verdict::TooFrequent { sequence })
             }
         }
     }
@@ -233,7 +237,7 @@ impl Session {
 
     fn receive_datagram(&mut self, now: Duration, datagram: ClientDatagram) -> Verdict {
         if !self.datagrams.take(now) {
-            return self.strike(Verdict::Ignore);
+            return self.strike(now, Verdict::Ignore);
         }
         match (self.stage, datagram) {
             (_, ClientDatagram::Ping { nonce, acknowledged }) => Verdict::Pong { nonce, acknowledged },
@@ -296,13 +300,18 @@ mod tests {
         let cases = [
             (hello(2, "a-good-token", "Anna", 0), Refusal::WrongProtocol, "protocol version 1, the client speaks 2"),
             (vec![0, 0xff, 0xff, 3, 77, 88], Refusal::WrongProtocol, "the client speaks 65535"),
+            (
+                [&[0x80, 0][..], &hello(2, "a-good-token", "Anna", 0)[1..]].concat(),
+                Refusal::WrongProtocol,
+                "the client speaks 2",
+            ),
             (hello(1, "a-good-token", "Anna", 30), Refusal::WrongTickRate, "at 60 ticks per second"),
             (hello(1, "short", "Anna", 0), Refusal::BadToken, "8 to 128 bytes, this one 5"),
             (hello(1, "a-good-token", "", 0), Refusal::BadName, "1 to 24 characters"),
             (hello(1, "a-good-token", "a\u{7}b", 0), Refusal::BadName, "1 to 24 characters"),
             (hello(1, "a-good-token", &"x".repeat(25), 0), Refusal::BadName, "1 to 24 characters"),
             (command(1), Refusal::NotJoined, "a hello must come first"),
-            (vec![9], Refusal::Malformed, "enum variant"),
+            (vec![9], Refusal::Malformed, "invalid value"),
             (vec![], Refusal::Malformed, "ends too early"),
             (vec![0; 513], Refusal::TooLarge, "513 bytes; at most 512"),
         ];

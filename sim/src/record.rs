@@ -4,12 +4,13 @@
 //! disk record); it is kept up incrementally, so it costs what changed. Nothing scans the world: immutable components report
 //! themselves, mutable ones are found by change ticks.
 
-use crate::registry::{GatherSet, Registry};
+use crate::registry::{Gather, Registry};
 use crate::schedule::{Tick, TickSet};
 use crate::space::{KeyMap, Placement, Space};
 use bevy_app::App;
 use bevy_ecs::lifecycle::HookContext;
 use bevy_ecs::prelude::*;
+use bevy_ecs::schedule::SingleThreadedExecutor;
 use bevy_ecs::world::{DeferredWorld, EntityRef};
 use std::ops::Range;
 use vsekai_schema::id::{EntityId, Tag};
@@ -28,14 +29,16 @@ pub struct Identity {
     /// Sum of the hashes of its kept components that change rarely (immutable ones). That of the others, which few
     /// entities have, is in [`Frame`].
     slow_hash: u64,
-    /// Encoded size of its kept components, bytes; only kept up for entities that live in a chunk.
+    /// Encoded size of its kept immutable components, bytes; only kept up for entities that live in a chunk.
     bytes: u32,
+    /// Where the last frame left it; `None` before its first.
+    home: Option<Home>,
 }
 
 impl Identity {
     /// A new entity's.
     pub fn new(id: EntityId) -> Self {
-        Identity { id, slow_hash: 0, bytes: 0 }
+        Identity { id, slow_hash: 0, bytes: 0, home: None }
     }
 }
 
@@ -46,8 +49,6 @@ pub struct Dirty {
     paused: bool,
     marks: Vec<(Entity, u16)>,
     gone: Vec<(EntityId, Home, u64)>,
-    /// Entities whose placement was replaced or removed, with the chunk they were in.
-    moved: Vec<(Entity, ChunkKey)>,
 }
 
 impl Dirty {
@@ -55,13 +56,6 @@ impl Dirty {
     pub fn mark(&mut self, entity: Entity, tag: u16) {
         if !self.paused {
             self.marks.push((entity, tag));
-        }
-    }
-
-    /// Notes that `entity` may have left `chunk`.
-    pub(crate) fn mark_moved(&mut self, entity: Entity, chunk: ChunkKey) {
-        if !self.paused {
-            self.moved.push((entity, chunk));
         }
     }
 }
@@ -98,28 +92,25 @@ pub struct Frame {
 pub fn plugin(app: &mut App) {
     app.init_resource::<Dirty>().init_resource::<Frame>();
     app.world_mut().register_component_hooks::<Identity>().on_discard(note_gone);
-    app.edit_schedule(Tick, |schedule| {
-        schedule.configure_sets(GatherSet.in_set(TickSet::Record));
+    app.add_schedule(Schedule::new(Gather));
+    app.edit_schedule(Gather, |schedule| {
+        schedule.set_executor(SingleThreadedExecutor::new());
     });
-    // Each gather system appends to `Dirty`; their order does not matter, since marks are sorted before use.
-    app.edit_schedule(Tick, |schedule| {
-        schedule.configure_sets(GatherSet.ambiguous_with(GatherSet));
-    });
-    app.add_systems(Tick, record_frame.in_set(TickSet::Record).after(GatherSet));
+    app.add_systems(Tick, record_frame.in_set(TickSet::Record));
 }
 
 /// An entity is despawned: its hash leaves the sum, and the frame says so.
 fn note_gone(mut world: DeferredWorld<'_>, context: HookContext) {
     let Some(identity) = world.get::<Identity>(context.entity) else { return };
-    let Identity { id, slow_hash, bytes } = *identity;
-    let home = home_of(world.get::<Placement>(context.entity));
+    let Identity { id, slow_hash, bytes, home } = *identity;
     if let Some(mut space) = world.get_resource_mut::<Space>() {
         space.forget_id(id);
-        if let Home::Chunk(key) = home {
+        if let Some(Home::Chunk(key)) = home {
             space.resize_chunk(key, -i64::from(bytes));
         }
     }
-    if let Some(mut dirty) = world.get_resource_mut::<Dirty>() {
+    // What no frame has told of need not be told to be gone.
+    if let (Some(home), Some(mut dirty)) = (home, world.get_resource_mut::<Dirty>()) {
         dirty.gone.push((id, home, slow_hash));
     }
 }
@@ -181,6 +172,7 @@ fn masks(registry: &Registry) -> (u64, u64) {
 }
 
 fn record_frame(world: &mut World) {
+    world.run_schedule(Gather);
     world.resource_scope(|world, mut frame: Mut<'_, Frame>| {
         world.resource_scope(|world, registry: Mut<'_, Registry>| {
             let dirty = std::mem::take(&mut *world.resource_mut::<Dirty>());
@@ -221,16 +213,16 @@ fn record_dirty(world: &mut World, frame: &mut Frame, registry: &Registry, mut d
     for (id, entity, mut changed) in changes {
         let entity_ref = world.entity(entity);
         let home = home_of(entity_ref.get::<Placement>());
-        // The first note of a tick has the chunk where the last frame left the entity. Written whole in its new home.
-        let old = dirty.moved.iter().find(|(moved, _)| *moved == entity).map(|(_, key)| *key);
-        if let Some(old) = old.filter(|old| home != Home::Chunk(*old)) {
-            frame.writer.despawn(id, Home::Chunk(old));
-            frame.events.push(EntityEvent { id, home: Home::Chunk(old), changed: 0, gone: true });
-            let size = entity_ref.get::<Identity>().map_or(0, |identity| identity.bytes);
-            resized.push((old, -i64::from(size)));
-            if let Some(mut identity) = world.get_mut::<Identity>(entity) {
-                identity.bytes = 0;
+        let mut identity = world.get_mut::<Identity>(entity).expect("changes lists entities with an identity");
+        let old = identity.home.replace(home).filter(|old| *old != home);
+        if let Some(old) = old {
+            // It moved: gone from its old home, and written whole in its new one.
+            frame.writer.despawn(id, old);
+            frame.events.push(EntityEvent { id, home: old, changed: 0, gone: true });
+            if let Home::Chunk(key) = old {
+                resized.push((key, -i64::from(identity.bytes)));
             }
+            identity.bytes = 0;
             changed = u64::MAX;
         }
         let entity_ref = world.entity(entity);
@@ -272,7 +264,7 @@ fn record_dirty(world: &mut World, frame: &mut Frame, registry: &Registry, mut d
     for (key, by) in resized {
         space.resize_chunk(key, by);
     }
-    dirty.moved.clear();
+    space.settle_fresh();
     // Give the vectors back, so that the next tick need not allocate; but not what only an exceptional tick needed.
     dirty.marks.shrink_to(RETAINED_MARKS);
     *world.resource_mut::<Dirty>() = dirty;
@@ -300,7 +292,8 @@ pub(crate) fn finish_loading(world: &mut World, frame_number: u64) {
             let bytes = encoded.bytes.len() as u32 + 4 * encoded.parts.len() as u32;
             encoded.encode(&registry, entity_ref, fast, false);
             let fast_hash = encoded.hash(id);
-            if let Home::Chunk(key) = home_of(entity_ref.get::<Placement>()) {
+            let home = home_of(entity_ref.get::<Placement>());
+            if let Home::Chunk(key) = home {
                 match resized.last_mut() {
                     Some((last, by)) if *last == key => *by += i64::from(bytes),
                     _ => resized.push((key, i64::from(bytes))),
@@ -309,6 +302,7 @@ pub(crate) fn finish_loading(world: &mut World, frame_number: u64) {
             sum = sum.wrapping_add(slow_hash).wrapping_add(fast_hash);
             if let Some(mut identity) = world.get_mut::<Identity>(entity) {
                 (identity.slow_hash, identity.bytes) = (slow_hash, bytes);
+                identity.home = Some(home);
             }
             if fast_hash != 0 {
                 fast_hashes.insert(id, fast_hash);
@@ -318,6 +312,9 @@ pub(crate) fn finish_loading(world: &mut World, frame_number: u64) {
         for (key, by) in resized {
             space.resize_chunk(key, by);
         }
+        space.settle_fresh();
+        // A system that never ran takes everything for changed: let that be now.
+        world.run_schedule(Gather);
         *world.resource_mut::<Dirty>() = Dirty::default();
         let mut frame = world.resource_mut::<Frame>();
         frame.number = frame_number;

@@ -33,9 +33,9 @@ pub struct SimConfig {
     pub tick_hz: u32,
     /// Seed of a new world; a stored world keeps its own.
     pub seed: u64,
-    /// Half of a new world's side in metres, 32–500,000; a stored world keeps its own.
+    /// Half of a new world's side in metres, 32–8,000 (some three million nodes); a stored world keeps its own.
     pub half_m: u32,
-    /// New players appear within this distance of the origin, metres, 1–100,000.
+    /// New players appear within this distance of the origin, metres, 1–8,000.
     pub spawn_radius_m: u32,
 }
 
@@ -67,8 +67,8 @@ impl SimConfig {
     pub fn validate(&self) -> Result<(), ConfigError> {
         let ranges = [
             ("tick_hz", self.tick_hz, 10, 120),
-            ("half_m", self.half_m, 32, 500_000),
-            ("spawn_radius_m", self.spawn_radius_m, 1, 100_000),
+            ("half_m", self.half_m, 32, 8_000),
+            ("spawn_radius_m", self.spawn_radius_m, 1, 8_000),
         ];
         for (key, value, min, max) in ranges {
             if !(min..=max).contains(&value) {

@@ -10,9 +10,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
-use vsekai_bench::bot::{Account, Style};
+use vsekai_bench::bot::{Account, Bot, Style};
 use vsekai_bench::process::{ShardProcess, shard_program};
-use vsekai_bench::webrtc::{Life, run_accounts};
+use vsekai_bench::webrtc::{Life, run_bots};
 use vsekai_schema::id::{EntityId, ItemId};
 
 /// How often a condition is looked at.
@@ -115,13 +115,18 @@ impl Bots {
     pub fn rejoin(shard: &ShardProcess, accounts: Vec<Option<Account>>, seed: u64, style: Style) -> Bots {
         let url = shard.signalling_url();
         let (stop, stopped) = oneshot::channel();
+        let bots = accounts.into_iter().enumerate().map(|(number, account)| match account {
+            Some(account) => Bot::rejoin(account, seed, number, style),
+            None => Bot::new(seed, number, style),
+        });
+        let bots = bots.collect();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let end = async {
                 // A dropped sender is an end, too.
                 let _ = stopped.await;
             };
-            runtime.expect("a runtime").block_on(run_accounts(&url, accounts, seed, style, end)).0
+            runtime.expect("a runtime").block_on(run_bots(&url, bots, end)).0
         });
         Bots { stop, thread }
     }

@@ -274,7 +274,12 @@ async fn a_player_in_chromium_walks_harvests_builds_and_survives_a_crash() {
     browser.see("the wood in the inventory", |debug| (held(debug, "wood") == wood).then_some(())).await;
     let left = |debug: &Value| {
         let nodes = debug["nodes"].as_array().unwrap().clone();
-        nodes.iter().find(|node| node["id"].to_string() == pine).unwrap()["left"].as_i64().unwrap()
+        nodes
+            .iter()
+            .find(|node| node["id"].as_u64().map(|id| id.to_string()).as_deref() == Some(pine.as_str()))
+            .unwrap()["left"]
+            .as_i64()
+            .unwrap()
     };
     let left_before = left(&before);
     browser.see("the pine to be smaller", |debug| (left(debug) == left_before - 1).then_some(())).await;

@@ -80,8 +80,8 @@ async fn an_unmodified_matchbox_client_joins_walks_and_crafts() {
     let mut player = Player::connect(&shard.signalling_url()).await;
 
     let welcome = eventually("the welcome", PATIENCE, async || {
-        player.pump().into_iter().find_map(|event| match event {
-            ClientEvent::Welcome(welcome) => Some(welcome),
+        player.pump().into_iter().next().map(|event| match event {
+            ClientEvent::Welcome(welcome) => welcome,
             other => panic!("not a welcome: {other:?}"),
         })
     })

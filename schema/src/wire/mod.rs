@@ -305,18 +305,23 @@ reasons! {
 /// Decodes what a client sent on [`CHANNEL_COMMAND`]. A hello of another protocol version is reported as
 /// `DecodeError::UnknownVersion`, whatever stands behind its version.
 pub fn decode_client_message(bytes: &[u8]) -> Result<ClientMessage, DecodeError> {
+    let other = |found: u16| DecodeError::UnknownVersion {
+        what: "protocol".into(),
+        found: found.into(),
+        newest: PROTOCOL_VERSION.into(),
+    };
     let mut reader = Reader::new(bytes);
-    if reader.byte()? == 0 {
+    if reader.varint()? == 0 {
         let found = reader.varint_u16()?;
         if found != PROTOCOL_VERSION {
-            return Err(DecodeError::UnknownVersion {
-                what: "protocol".into(),
-                found: found.into(),
-                newest: PROTOCOL_VERSION.into(),
-            });
+            return Err(other(found));
         }
     }
-    from_bytes(bytes)
+    // Postcard reads the variant's number more leniently than we do: what it found is what counts.
+    match from_bytes(bytes)? {
+        ClientMessage::Hello { protocol, .. } if protocol != PROTOCOL_VERSION => Err(other(protocol)),
+        message => Ok(message),
+    }
 }
 
 /// Decodes what a client sent on [`CHANNEL_STATE`].

@@ -263,6 +263,12 @@ impl Config {
 
         let store_url =
             raw.storage.store.unwrap_or_else(|| format!("local:{}", raw.storage.data.join("store").display()));
+        // A store that goes with the process takes its journal along.
+        let journal_dir = if store_url == "mem:" {
+            std::env::temp_dir().join(format!("vsekai-shard-{}-journal", std::process::id()))
+        } else {
+            raw.storage.data.join("journal")
+        };
         let server = ServerConfig {
             tick_hz: tick_hz as u8,
             players_max: net.players_max as usize,
@@ -292,7 +298,7 @@ impl Config {
             server,
             storage: vsekai_storage::Config {
                 store_url,
-                journal_dir: raw.storage.data.join("journal"),
+                journal_dir,
                 flush_interval_ms: raw.storage.flush_interval_ms,
                 segment_bytes: raw.storage.segment_mib << 20,
                 backlog_bytes_max: raw.storage.backlog_mib << 20,

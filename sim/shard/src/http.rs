@@ -10,7 +10,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use std::net::SocketAddr;
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 use vsekai_net::webrtc::{WebRtcServer, upgrade};
+
+/// A shard that has published no status for this long is not well; it does so every second.
+const UNHEALTHY_AFTER: Duration = Duration::from_secs(5);
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -88,5 +92,11 @@ async fn metrics(State(shared): State<Shared>) -> Response {
 }
 
 async fn health(State(shared): State<Shared>) -> Response {
-    format!("ok, tick {}\n", shared.status().tick).into_response()
+    let status = shared.status();
+    let age = status.published.map_or(Duration::MAX, |at| at.elapsed());
+    if age > UNHEALTHY_AFTER {
+        let text = format!("tick {} was {:.1} s ago\n", status.tick, age.as_secs_f64());
+        return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
+    }
+    format!("ok, tick {}\n", status.tick).into_response()
 }

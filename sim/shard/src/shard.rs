@@ -14,11 +14,11 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use vsekai_net::server::{Server, WorldFacts};
-use vsekai_net::transport::TransportEvent;
+use vsekai_net::transport::{TransportCommand, TransportEvent};
 use vsekai_net::webrtc::{Commands, WebRtcServer};
 use vsekai_schema::content::ContentFiles;
 use vsekai_schema::id::EntityId;
-use vsekai_schema::wire::{Input, PlayerInput, Refusal};
+use vsekai_schema::wire::{CHANNEL_STATE, Input, PlayerInput, Refusal};
 use vsekai_sim::Simulation;
 use vsekai_storage::{Error as StorageError, Event as StorageEvent, NewWorld, Opened, SavedWorld, Storage};
 
@@ -28,22 +28,34 @@ const EVENTS_MAX: usize = 65_536;
 /// When fewer ids than this are left, the store is asked for the next block.
 const IDS_LOW: u64 = 1 << 19;
 
+/// The transport's queue is full and takes nothing for this long: its thread hangs.
+const TRANSPORT_STALL_MAX: Duration = Duration::from_secs(5);
+
+/// Most messages that wait for a transport whose queue is full; beyond it, state is dropped: the next snapshot has it again.
+const UNSENT_MAX: usize = 100_000;
+
+/// Longest catalogue that fits one message of the welcome, bytes: clients take no more than 64 KiB.
+const CATALOGUE_BYTES_MAX: usize = 60 * 1024;
+
+/// A shard that was asked to stop waits this long for its last frames to become durable, to tell players their results.
+const FAREWELL_MAX: Duration = Duration::from_secs(2);
+
 /// A loop that is behind by more than this many ticks gives them up rather than run ever faster.
 const TICKS_BEHIND_MAX: u32 = 5;
 
 enum Event {
     Transport(TransportEvent),
     /// Something is in [`Mailbox`].
-    Storage,
-    Stop(&'static str),
+    Mail,
 }
 
-/// What storage said last. Kept apart from the event queue, so that a flood of packets cannot crowd it out.
+/// What storage and the operator said last. Kept apart from the event queue, so that a flood of packets cannot crowd it out.
 #[derive(Default)]
 struct Mailbox {
     durable_frame: u64,
     granted: Vec<vsekai_schema::record::IdBlock>,
     failed: Option<String>,
+    stop: Option<&'static str>,
 }
 
 /// Runs until asked to stop, or until storage fails.
@@ -85,11 +97,15 @@ pub fn run(config: Config) -> Result<()> {
     }
 
     let status = Arc::new(RwLock::new(Arc::new(Status::default())));
-    let facts = WorldFacts {
-        seed: simulation.seed(),
-        half_mm: simulation.half_mm(),
-        content: serde_json::to_string(&simulation.catalogue()).context("cannot write the catalogue")?,
-    };
+    let catalogue = serde_json::to_string(&simulation.catalogue()).context("cannot write the catalogue")?;
+    if catalogue.len() > CATALOGUE_BYTES_MAX {
+        bail!(
+            "content {content_origin}: the list that players get has {} bytes, at most {CATALOGUE_BYTES_MAX} fit; have fewer \
+             entries or shorter names",
+            catalogue.len()
+        );
+    }
+    let facts = WorldFacts { seed: simulation.seed(), half_mm: simulation.half_mm(), content: catalogue };
     let mut shard = Shard {
         started,
         server: Server::new(config.server.clone(), facts),
@@ -97,7 +113,9 @@ pub fn run(config: Config) -> Result<()> {
         webrtc: webrtc.clone(),
         simulation,
         storage,
-        mailbox,
+        mailbox: Arc::clone(&mailbox),
+        unsent: Vec::new(),
+        stalled_since: None,
         ids_requested: false,
         times: TickTimes::new(config.simulation.tick_hz),
         late_ticks: 0,
@@ -112,7 +130,7 @@ pub fn run(config: Config) -> Result<()> {
             tracing::error!(%error, "HTTP stopped");
         }
     });
-    runtime.spawn(await_signals(sender));
+    runtime.spawn(await_signals(mailbox, sender));
     tracing::info!(content = content_origin, udp = %webrtc.local_address(), "shard runs at {} Hz", config.simulation.tick_hz);
     // For people and for scripts: on standard output, once everything is ready.
     println!("Open http://{http_address}/ in a browser to walk in the world. Ctrl-C stops the shard.");
@@ -123,12 +141,20 @@ pub fn run(config: Config) -> Result<()> {
         Err(_) => "failed",
     };
     tracing::info!(reason, "stopping");
+    if end.is_ok() {
+        shard.tell_last_results();
+    }
     shard.server.refuse_all(Refusal::ShuttingDown);
     let told = shard.flush_commands();
     webrtc.stop();
     runtime.shutdown_background();
     end.and(told.map(|()| ""))?;
-    shard.storage.close().context("cannot bring the last frames to disk")
+    shard.storage.close().context("cannot bring the last frames to disk")?;
+    if config.storage.store_url == "mem:" {
+        let journal = &config.storage.journal_dir;
+        std::fs::remove_dir_all(journal).with_context(|| format!("cannot remove {}", journal.display()))?;
+    }
+    Ok(())
 }
 
 /// The stored world, for tools that only read.
@@ -146,7 +172,7 @@ fn start_webrtc(config: &Config, sender: SyncSender<Event>) -> Result<WebRtcServ
     WebRtcServer::start(config.webrtc.clone(), sink).context("cannot start WebRTC")
 }
 
-async fn await_signals(sender: SyncSender<Event>) {
+async fn await_signals(mailbox: Arc<Mutex<Mailbox>>, sender: SyncSender<Event>) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
@@ -157,10 +183,9 @@ async fn await_signals(sender: SyncSender<Event>) {
         _ = interrupt.recv() => "interrupted",
         _ = terminate.recv() => "terminated",
     };
-    // The queue may be full of packets for a moment.
-    while let Err(mpsc::TrySendError::Full(_)) = sender.try_send(Event::Stop(reason)) {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    mailbox.lock().unwrap_or_else(PoisonError::into_inner).stop = Some(reason);
+    // A full queue means that the loop is awake and will look into the mailbox anyway.
+    let _ = sender.try_send(Event::Mail);
 }
 
 /// Frame, state hash and number of entities of the world that was found.
@@ -182,7 +207,7 @@ fn open_world(
         }
         drop(mailbox);
         // A full queue means that the loop is awake and will look into the mailbox anyway.
-        let _ = sender.try_send(Event::Storage);
+        let _ = sender.try_send(Event::Mail);
     });
     let Opened { storage, world } = Storage::open(config.storage.clone(), sink)?;
     if let Some(world) = world {
@@ -228,6 +253,9 @@ struct Shard {
     simulation: Simulation,
     storage: Storage,
     mailbox: Arc<Mutex<Mailbox>>,
+    /// What the transport has not taken yet.
+    unsent: Vec<TransportCommand>,
+    stalled_since: Option<Instant>,
     ids_requested: bool,
     times: TickTimes,
     late_ticks: u64,
@@ -255,11 +283,12 @@ impl Shard {
             for event in first.into_iter().chain(events.try_iter().take(4_096)) {
                 match event {
                     Event::Transport(event) => self.server.receive(self.started.elapsed(), event),
-                    Event::Storage => {}
-                    Event::Stop(reason) => return Ok(reason),
+                    Event::Mail => {}
                 }
             }
-            self.read_mailbox()?;
+            if let Some(reason) = self.read_mailbox()? {
+                return Ok(reason);
+            }
             let now = Instant::now();
             if now >= next_tick {
                 if now > next_tick + interval {
@@ -277,13 +306,15 @@ impl Shard {
         }
     }
 
-    fn read_mailbox(&mut self) -> Result<()> {
+    /// Acts on what storage said; `Some` when the shard is asked to stop.
+    fn read_mailbox(&mut self) -> Result<Option<&'static str>> {
         let mut mailbox = self.mailbox.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(why) = mailbox.failed.take() {
             bail!("storage failed: {why}");
         }
         let durable = mailbox.durable_frame;
         let granted = std::mem::take(&mut mailbox.granted);
+        let stop = mailbox.stop;
         drop(mailbox);
         self.server.frames_durable(durable);
         for block in granted {
@@ -292,7 +323,16 @@ impl Shard {
             // A full queue costs one block of ids; the next request follows in a moment.
             let _ = self.simulation.submit(input);
         }
-        Ok(())
+        Ok(stop)
+    }
+
+    /// Waits for the last frame to become durable and tells players the results that waited for it.
+    fn tell_last_results(&mut self) {
+        let begin = Instant::now();
+        while self.storage.durable_frame() < self.simulation.frame() && begin.elapsed() < FAREWELL_MAX {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.server.frames_durable(self.storage.durable_frame());
     }
 
     fn tick(&mut self) -> Result<()> {
@@ -322,18 +362,32 @@ impl Shard {
                         said = true;
                     }
                     std::thread::sleep(Duration::from_millis(5));
-                    self.read_mailbox()?;
+                    if let Some(reason) = self.read_mailbox()? {
+                        // The frame is lost with the world unharmed: nobody was told of it.
+                        bail!("{reason} while the journal was full: frame {frame} was given up");
+                    }
                 }
                 Err(error) => return Err(error).with_context(|| format!("frame {frame} cannot be kept")),
             }
         }
     }
 
+    /// Hands messages to the transport. What it does not take waits, up to a bound.
     fn flush_commands(&mut self) -> Result<()> {
-        let commands = self.server.take_commands();
-        if self.commands.send(commands).is_err() {
-            // It holds a thousand ticks' worth: its thread hangs, and nobody is told anything any more.
-            bail!("the transport does not take messages any more");
+        self.unsent.append(&mut self.server.take_commands());
+        if self.unsent.len() > UNSENT_MAX {
+            let state = |command: &TransportCommand| matches!(command, TransportCommand::Send { channel, .. } if *channel == CHANNEL_STATE);
+            self.unsent.retain(|command| !state(command));
+        }
+        match self.commands.send(std::mem::take(&mut self.unsent)) {
+            Ok(()) => self.stalled_since = None,
+            Err(unsent) => {
+                self.unsent = unsent;
+                let since = *self.stalled_since.get_or_insert_with(Instant::now);
+                if since.elapsed() > TRANSPORT_STALL_MAX || self.unsent.len() > 10 * UNSENT_MAX {
+                    bail!("the transport has taken no message for {:.1} s", since.elapsed().as_secs_f64());
+                }
+            }
         }
         Ok(())
     }
@@ -343,6 +397,7 @@ impl Shard {
         let (minted, consumed, live) = self.simulation.item_totals();
         let storage = self.storage.status();
         let status = Status {
+            published: Some(Instant::now()),
             version: env!("CARGO_PKG_VERSION"),
             uptime_s: self.started.elapsed().as_secs_f64(),
             tick: self.simulation.frame(),

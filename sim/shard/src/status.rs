@@ -3,13 +3,16 @@
 use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use vsekai_net::server::ServerCounts;
 use vsekai_net::webrtc::Metrics;
 
 /// The answer of `/api/status`.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Status {
+    /// When this was written; a loop that hangs writes no more.
+    #[serde(skip)]
+    pub published: Option<Instant>,
     /// Version of the program.
     pub version: &'static str,
     /// Seconds since the start.

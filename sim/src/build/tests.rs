@@ -133,6 +133,18 @@ fn a_chunk_that_is_full_takes_no_more() {
         site.scene.tick();
     }
     assert_eq!(site.refused("foundation", 0, 0, 0), Rejection::ChunkFull);
-    let chunk = site.scene.simulation.payloads().chunks.into_iter().find(|(k, _)| *k == key).unwrap();
+    // A tick's worth of placements counts before its frame is made: as many as fit, and no more.
+    let full = key;
+    let key = vsekai_schema::units::ChunkKey { x: key.x + 1, z: key.z };
+    let position = Position::new(key.x * 32_000 + 1, 0, key.z * 32_000 + 1);
+    let mut placed = 0;
+    while site.scene.world().resource::<Space>().has_room(key) && placed < 10_000 {
+        let id = site.scene.world().resource_mut::<Ids>().allocate().unwrap();
+        let node = crate::resource::ResourceNode { kind, left: 1, regrow_at: 0 };
+        spawn_with_id(site.scene.world(), id, (Placement { position, yaw: 0 }, node));
+        placed += 1;
+    }
+    assert!(placed < 1_000, "{placed} fit one tick");
+    let chunk = site.scene.simulation.payloads().chunks.into_iter().find(|(k, _)| *k == full).unwrap();
     assert!(chunk.1.len() <= vsekai_schema::units::CHUNK_BYTES_MAX, "the payload has {} bytes", chunk.1.len());
 }

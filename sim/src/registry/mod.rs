@@ -32,6 +32,7 @@ use bevy_app::App;
 use bevy_ecs::component::{Component, ComponentMutability};
 use bevy_ecs::lifecycle::HookContext;
 use bevy_ecs::prelude::*;
+use bevy_ecs::schedule::ScheduleLabel;
 use bevy_ecs::world::{DeferredWorld, EntityRef, EntityWorldMut};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -229,15 +230,16 @@ impl AppDeclare for App {
             describe: |entity| Some(format!("{:?}", entity.get::<T>()?)),
         });
         if mutable {
-            self.add_systems(crate::schedule::Tick, gather_changed::<T>.in_set(GatherSet));
+            self.add_systems(Gather, gather_changed::<T>);
         }
         self
     }
 }
 
-/// The systems that find changed mutable components, at the beginning of `TickSet::Record`.
-#[derive(SystemSet, Debug, Clone, PartialEq, Eq, Hash)]
-pub struct GatherSet;
+/// The systems that find changed mutable components; run at the beginning of `TickSet::Record`, and once when a world was
+/// loaded. They only append marks, which are sorted before use, so their order does not matter.
+#[derive(ScheduleLabel, Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Gather;
 
 fn run_index<T: Declared>(
     mut world: DeferredWorld<'_>,

@@ -37,7 +37,7 @@ mod warmth {
 
     fn cool_down(mut warm: Query<'_, '_, &mut Warmth, With<Present>>) {
         for mut warmth in &mut warm {
-            warmth.decidegrees -= 1;
+            warmth.decidegrees = warmth.decidegrees.saturating_sub(1);
         }
     }
 }
@@ -147,6 +147,46 @@ fn an_entity_that_changes_its_chunk_leaves_the_old_one() {
     }
     assert_eq!(changes, [(Home::Chunk(old), None), (Home::Chunk(position.chunk()), Some(2))]);
     scene.restart();
+}
+
+#[test]
+fn however_a_home_changes_the_stored_world_is_the_same() {
+    let mut scene = Scenario::new();
+    let player = scene.join("anna");
+    let ids: Vec<EntityId> = (0..5).map(|_| scene.node_beside(player, "pine", 3)).collect();
+    let body = scene.entity(player);
+    scene.tick();
+    let at = scene.get::<Placement>(ids[0]).position;
+    let away = Placement { position: Position { x: at.x + 40_000, ..at }, yaw: 0 };
+    let entities: Vec<_> = ids.iter().map(|id| scene.entity(*id)).collect();
+    let world = scene.world();
+    // Moved and gone in one tick; taken up and gone; taken up; taken up and put elsewhere; somebody alone gets a place.
+    world.entity_mut(entities[0]).insert(away.clone());
+    world.despawn(entities[0]);
+    world.entity_mut(entities[1]).remove::<Placement>();
+    world.despawn(entities[1]);
+    world.entity_mut(entities[2]).remove::<Placement>();
+    world.entity_mut(entities[3]).remove::<Placement>();
+    world.entity_mut(entities[3]).insert(away.clone());
+    world.entity_mut(body).insert(away.clone());
+    scene.tick();
+    scene.world().entity_mut(body).remove::<Placement>();
+    let mut reader = FrameReader::new(&scene.last.record).unwrap();
+    let mut changes: BTreeMap<u64, Vec<(Home, bool)>> = BTreeMap::new();
+    while let Some(change) = reader.next_change().unwrap() {
+        changes.entry(change.entity.0).or_default().push((change.home, change.components.is_some()));
+    }
+    let (old, new) = (Home::Chunk(at.chunk()), Home::Chunk(away.position.chunk()));
+    let of = |id: EntityId| changes.get(&id.0).cloned().unwrap_or_default();
+    assert_eq!(of(ids[0]), [(old, false)]);
+    assert_eq!(of(ids[1]), [(old, false)]);
+    assert_eq!(of(ids[2]), [(old, false), (Home::Alone, true)]);
+    assert_eq!(of(ids[3]), [(old, false), (new, true)]);
+    assert_eq!(of(player), [(Home::Alone, false), (new, true)]);
+    assert_eq!(of(ids[4]), []);
+    scene.tick();
+    scene.restart();
+    assert_eq!(scene.tick().events, [], "a restored world changes nothing by itself");
 }
 
 #[test]

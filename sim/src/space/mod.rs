@@ -5,7 +5,7 @@
 
 mod ids;
 
-use crate::record::{Dirty, Identity};
+use crate::record::Identity;
 use crate::registry::{AppDeclare, Declared, IndexWorld, Seen};
 use crate::schedule::{Tick, TickSet};
 use bevy_app::App;
@@ -19,6 +19,9 @@ use vsekai_schema::units::{CHUNK_BYTES_MAX, ChunkKey, Position, Yaw};
 
 /// A chunk takes no new entity once its content is this large; the rest up to [`CHUNK_BYTES_MAX`] is for what is there to grow.
 pub const CHUNK_BYTES_FULL: usize = CHUNK_BYTES_MAX * 7 / 8;
+
+/// What an entity counts for in its chunk until the frame that places it is made, bytes; more than any structure takes.
+const FRESH_BYTES: u32 = 128;
 
 /// Where something stands that does not move by itself. Whatever has it is kept in its chunk.
 #[derive(Component, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,13 +40,12 @@ impl Declared for Placement {
 
     fn inserted(&self, entity: Entity, world: &IndexWorld<'_>) {
         let key = self.position.chunk();
-        world.update(move |space: &mut Space| space.chunk_mut(key).standing.push(entity));
+        world.update(move |space: &mut Space| space.stand(key, entity));
     }
 
     fn discarded(&self, entity: Entity, world: &IndexWorld<'_>) {
         let key = self.position.chunk();
         world.update(move |space: &mut Space| space.remove_standing(key, entity));
-        world.update(move |dirty: &mut Dirty| dirty.mark_moved(entity, key));
     }
 }
 
@@ -107,6 +109,8 @@ pub struct Chunk {
 pub struct Space {
     ids: IdIndex,
     chunks: KeyMap<ChunkKey, Chunk>,
+    /// What was placed in each chunk since the last frame, by estimate.
+    fresh: KeyMap<ChunkKey, u32>,
     movers: KeyMap<ChunkKey, Vec<(EntityId, Entity)>>,
 }
 
@@ -138,7 +142,9 @@ impl Space {
 
     /// True when `key` takes another entity.
     pub fn has_room(&self, key: ChunkKey) -> bool {
-        self.chunks.get(&key).is_none_or(|chunk| (chunk.bytes as usize) < CHUNK_BYTES_FULL)
+        let settled = self.chunks.get(&key).map_or(0, |chunk| chunk.bytes as usize);
+        let fresh = self.fresh.get(&key).copied().unwrap_or(0) as usize;
+        settled + fresh < CHUNK_BYTES_FULL
     }
 
     fn chunk_mut(&mut self, key: ChunkKey) -> &mut Chunk {
@@ -152,6 +158,16 @@ impl Space {
                 standing.swap_remove(at);
             }
         }
+    }
+
+    fn stand(&mut self, key: ChunkKey, entity: Entity) {
+        self.chunk_mut(key).standing.push(entity);
+        *self.fresh.entry(key).or_default() += FRESH_BYTES;
+    }
+
+    /// The sizes of what was placed in this tick are known now.
+    pub(crate) fn settle_fresh(&mut self) {
+        self.fresh.clear();
     }
 
     pub(crate) fn resize_chunk(&mut self, key: ChunkKey, by: i64) {

@@ -56,7 +56,9 @@ fn play(ticks: usize, players: usize, seed: u64, change_at: Option<usize>) -> Pl
     for tick in 0..ticks {
         if change_at == Some(tick) {
             let player = shard.bots[0].1.account.player;
-            let step = MoveInput { sequence: u32::MAX, direction_x: 127, direction_z: 1, yaw: 12_345, sprint: true };
+            // One step more than the bot sent; its own next one has the same number and is dropped, all others count.
+            let sequence = shard.simulation.view().newest_input(player) + 1;
+            let step = MoveInput { sequence, direction_x: 127, direction_z: 1, yaw: 12_345, sprint: true };
             shard.inject(player, Input::Move(step));
         }
         shard.tick();

@@ -14,12 +14,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use vsekai_bench::bot::{Account, Bot, Style};
 use vsekai_bench::process::ShardProcess;
-use vsekai_bench::webrtc::run_accounts;
+use vsekai_bench::webrtc::run_bots;
 use vsekai_bench::world;
 use vsekai_schema::content::Content;
 use vsekai_schema::id::{EntityId, ItemId, PlayerKey};
 use vsekai_schema::wire::Command;
-use vsekai_sim::build::Structure;
+use vsekai_sim::build::{Cell, Place, Structure};
 use vsekai_sim::inventory::Inventory;
 use vsekai_sim::player::{CommandLog, Player};
 use vsekai_sim::record::Identity;
@@ -44,13 +44,23 @@ struct Trial {
     accounts: BTreeMap<String, Account>,
     actions: u64,
     applied_unacknowledged: u64,
+    rejoined: u64,
 }
 
 impl Trial {
     fn new(seed: u64, players: usize) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let rng = ChaCha8Rng::seed_from_u64(seed);
-        Ok(Trial { seed, players, folder, rng, accounts: BTreeMap::new(), actions: 0, applied_unacknowledged: 0 })
+        Ok(Trial {
+            seed,
+            players,
+            folder,
+            rng,
+            accounts: BTreeMap::new(),
+            actions: 0,
+            applied_unacknowledged: 0,
+            rejoined: 0,
+        })
     }
 
     fn rounds(mut self, rounds: usize) -> Result<String> {
@@ -59,20 +69,32 @@ impl Trial {
         let mut shard = ShardProcess::start(&data, &[])?;
         let mut ready_ms: f64 = 0.0;
         for round in 0..rounds {
+            // Half of the players are new; the others come back with what they were told before the last kill.
             let seed = self.seed + round as u64;
+            let mut who: Vec<(u64, usize)> = (0..self.players).map(|number| (seed, number)).collect();
+            if round > 0 {
+                who.iter_mut().step_by(2).for_each(|(seed, _)| *seed -= 1);
+            }
+            let bots = who.iter().map(|(seed, number)| match self.accounts.get(&Bot::token(*seed, *number)) {
+                Some(account) => Bot::rejoin(account.clone(), *seed, *number, Style::Builder),
+                None => Bot::new(*seed, *number, Style::Builder),
+            });
+            let bots = bots.collect();
             let wait = Duration::from_millis(self.rng.random_range(2_500..6_000));
             let url = shard.signalling_url();
             let mut killed = Ok(());
-            let (lives, _) =
-                runtime.block_on(run_accounts(&url, vec![None; self.players], seed, Style::Builder, async {
-                    tokio::time::sleep(wait).await;
-                    killed = shard.kill();
-                }));
+            let (lives, _) = runtime.block_on(run_bots(&url, bots, async {
+                tokio::time::sleep(wait).await;
+                killed = shard.kill();
+            }));
             killed.with_context(|| format!("round {round}"))?;
             let mut done = 0;
-            for (number, life) in lives.into_iter().enumerate() {
-                done += life.bot.account.done;
-                self.accounts.insert(Bot::token(seed, number), life.bot.account);
+            for ((seed, number), life) in who.into_iter().zip(lives) {
+                let token = Bot::token(seed, number);
+                let before = self.accounts.get(&token).map_or(0, |account| account.done);
+                done += life.bot.account.done - before;
+                self.rejoined += u64::from(before > 0 && life.bot.is_playing());
+                self.accounts.insert(token, life.bot.account);
             }
             ensure!(done > 0, "round {round}: the bots did nothing in {wait:?}");
             self.actions += done;
@@ -95,11 +117,12 @@ impl Trial {
         }
         ensure!(shard.stop()?.success(), "the shard did not stop cleanly");
         Ok(format!(
-            "{rounds} kills under {} bots, {} acknowledged actions of {} players checked ({} more had happened without \
-             an answer), every state hash equal, slowest restart {ready_ms:.0} ms",
+            "{rounds} kills under {} bots, {} acknowledged actions of {} players checked ({} came back after a kill; {} more \
+             actions had happened without an answer), every state hash equal, slowest restart {ready_ms:.0} ms",
             self.players,
             self.actions,
             self.accounts.len(),
+            self.rejoined,
             self.applied_unacknowledged
         ))
     }
@@ -126,7 +149,7 @@ impl Trial {
         let mut simulation =
             Simulation::restore(&SimConfig::default(), &world::content(), frame, state_hash, saved.ids, payloads)?;
         let content = simulation.world_mut().resource::<GameContent>().0.clone();
-        let found = Found::in_world(&mut simulation)?;
+        let found = Found::in_world(&mut simulation, &content)?;
         for (token, account) in &mut self.accounts {
             let applied = found
                 .check(token, account, &content)
@@ -148,7 +171,7 @@ struct Found {
 }
 
 impl Found {
-    fn in_world(simulation: &mut Simulation) -> Result<Self> {
+    fn in_world(simulation: &mut Simulation, content: &Content) -> Result<Self> {
         let (minted, consumed, live) = simulation.item_totals();
         for item in 0..minted.len().max(live.len()) {
             let of = |totals: &Vec<u64>| totals.get(item).copied().unwrap_or(0);
@@ -179,7 +202,9 @@ impl Found {
         for (identity, structure) in world.query::<(&Identity, &Structure)>().iter(world) {
             structures.entry(structure.owner).or_default().insert(identity.id);
             let Structure { piece, column, row, level, turn, .. } = *structure;
-            ensure!(places.insert((piece, column, row, level, turn)), "two pieces in one place: {structure:?}");
+            let slot = content.piece(piece).context("an unknown piece")?.kind.slot;
+            let place = format!("{:?}", Place::new(Cell { column, row }, level, slot, turn));
+            ensure!(places.insert(place), "two pieces in one place: {structure:?}");
         }
         Ok(Found { players, structures })
     }
