@@ -69,11 +69,11 @@ impl Trial {
         let mut shard = ShardProcess::start(&data, &[])?;
         let mut ready_ms: f64 = 0.0;
         for round in 0..rounds {
-            // Half of the players are new; the others come back with what they were told before the last kill.
+            // Half of the players are new; the others were new in the last round and come back with what they were told.
             let seed = self.seed + round as u64;
             let mut who: Vec<(u64, usize)> = (0..self.players).map(|number| (seed, number)).collect();
             if round > 0 {
-                who.iter_mut().step_by(2).for_each(|(seed, _)| *seed -= 1);
+                who.iter_mut().skip(round % 2).step_by(2).for_each(|(seed, _)| *seed -= 1);
             }
             let bots = who.iter().map(|(seed, number)| match self.accounts.get(&Bot::token(*seed, *number)) {
                 Some(account) => Bot::rejoin(account.clone(), *seed, *number, Style::Builder),
