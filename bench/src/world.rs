@@ -14,14 +14,7 @@ use vsekai_storage::NewWorld;
 
 /// The content that the project ships.
 pub fn content() -> ContentFiles {
-    ContentFiles::parse([
-        include_str!("../../sim/content/items.toml"),
-        include_str!("../../sim/content/nodes.toml"),
-        include_str!("../../sim/content/pieces.toml"),
-        include_str!("../../sim/content/recipes.toml"),
-        include_str!("../../sim/content/tuning.toml"),
-    ])
-    .expect("the shipped content is valid: its crate tests that")
+    ContentFiles::parse(vsekai_sim::SHIPPED_CONTENT).expect("the shipped content is valid: its crate tests that")
 }
 
 /// Resource nodes in a chunk of a new world with the shipped content, about.

@@ -19,10 +19,12 @@ pub mod resource;
 #[cfg(test)]
 mod scenario;
 pub mod schedule;
+mod shipped;
 mod simulation;
 pub mod space;
 pub mod terrain;
 pub mod world;
 
 pub use random::TickRandom;
+pub use shipped::SHIPPED_CONTENT;
 pub use simulation::{ConfigError, RestoreError, SimConfig, Simulation};

@@ -14,14 +14,7 @@ use vsekai_schema::units::Position;
 use vsekai_schema::wire::{Command, Input, Outcome, PlayerInput, Rejection};
 
 pub(crate) fn content() -> ContentFiles {
-    ContentFiles::parse([
-        include_str!("../content/items.toml"),
-        include_str!("../content/nodes.toml"),
-        include_str!("../content/pieces.toml"),
-        include_str!("../content/recipes.toml"),
-        include_str!("../content/tuning.toml"),
-    ])
-    .expect("the shipped content is valid")
+    ContentFiles::parse(crate::SHIPPED_CONTENT).expect("the shipped content is valid")
 }
 
 pub(crate) const ID_BLOCK: u64 = 1 << 20;

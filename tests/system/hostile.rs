@@ -9,7 +9,6 @@ use vsekai_bench::bot::Style;
 use vsekai_bench::process::ShardProcess;
 use vsekai_net::client::{Client, ClientEvent};
 use vsekai_net::webrtc::{Connection, connect};
-use vsekai_schema::content::ContentFiles;
 use vsekai_schema::id::{EntityId, ItemId, PieceId, RecipeId};
 use vsekai_schema::units::Position;
 use vsekai_schema::wire::{
@@ -426,14 +425,7 @@ async fn too_many_messages_are_rejected_and_a_flood_ends_the_connection() {
 /// Every direction from every corner: there is no value for "not a number" or "infinite", and none leads out.
 #[test]
 fn no_step_leads_out_of_the_world() {
-    let content = ContentFiles::parse([
-        include_str!("../../sim/content/items.toml"),
-        include_str!("../../sim/content/nodes.toml"),
-        include_str!("../../sim/content/pieces.toml"),
-        include_str!("../../sim/content/recipes.toml"),
-        include_str!("../../sim/content/tuning.toml"),
-    ])
-    .unwrap();
+    let content = vsekai_bench::world::content();
     let half_mm = HALF_M * 1_000;
     let ground = Ground { terrain: Terrain::new(122), half_mm };
     let mut steps = 0;

@@ -3,14 +3,7 @@
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use vsekai_schema::content::ContentFiles;
-
-const BUILT_IN: [&str; 5] = [
-    include_str!("../../content/items.toml"),
-    include_str!("../../content/nodes.toml"),
-    include_str!("../../content/pieces.toml"),
-    include_str!("../../content/recipes.toml"),
-    include_str!("../../content/tuning.toml"),
-];
+use vsekai_sim::SHIPPED_CONTENT;
 
 /// Content, and where it came from.
 pub fn load(directory: Option<&Path>) -> Result<(ContentFiles, String)> {
@@ -20,7 +13,7 @@ pub fn load(directory: Option<&Path>) -> Result<(ContentFiles, String)> {
         Some(directory) => directory.to_path_buf(),
         None if usual.is_dir() => usual,
         None => {
-            let files = ContentFiles::parse(BUILT_IN).context("the content built into this program")?;
+            let files = ContentFiles::parse(SHIPPED_CONTENT).context("the content built into this program")?;
             return Ok((files, "built in".into()));
         }
     };

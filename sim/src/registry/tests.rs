@@ -235,3 +235,48 @@ fn an_id_twice_in_a_world_is_a_broken_invariant() {
     let mut part = EntitiesPart::default();
     assert!(scene.simulation.view().write(player, Wanted::OWN, &mut part), "the first one is still there");
 }
+
+mod random_bytes {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
+
+        /// Any bytes as the disk record of any component, and as a whole payload: a component or an error, never a panic.
+        #[test]
+        fn no_record_panics(records in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..60), 1..8)) {
+            let mut world = World::new();
+            let mut app = App::empty();
+            app.add_plugins((
+                crate::schedule::plugin,
+                crate::record::plugin,
+                crate::space::plugin,
+                crate::world::plugin,
+                crate::player::plugin,
+                crate::resource::plugin,
+                crate::inventory::plugin,
+                crate::build::plugin,
+                crate::ledger::plugin,
+            ));
+            std::mem::swap(&mut world, app.world_mut());
+            world.resource_scope(|world, registry: Mut<'_, Registry>| {
+                for record in &records {
+                    for entry in registry.entries() {
+                        for record in [&record[..], &[&[1u8][..], record].concat()] {
+                            let mut entity = world.spawn_empty();
+                            if entry.insert_record(&mut entity, record).is_ok() {
+                                // What was accepted can be shown, and written again in the same form.
+                                let id = entity.id();
+                                prop_assert!(entry.describe(world.entity(id)).is_some());
+                                let mut again = Vec::new();
+                                prop_assert!(entry.write_record(world.entity(id), &mut again));
+                            }
+                        }
+                    }
+                }
+                Ok(())
+            })?;
+        }
+    }
+}
