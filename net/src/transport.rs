@@ -53,7 +53,7 @@ pub enum TransportCommand {
         /// The message.
         bytes: Vec<u8>,
     },
-    /// End the connection once what was sent on the command channel is out (or after a second).
+    /// End the connection once what was sent on the command channel is out (or after four seconds).
     Disconnect {
         /// Whose.
         peer: PeerId,

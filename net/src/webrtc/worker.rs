@@ -42,10 +42,10 @@ const PACKET_BYTES_MAX: usize = 2_048;
 /// Addresses that one peer may be seen at: a phone changes its network now and then, and browsers try all their interfaces.
 const ADDRESSES_PER_PEER_MAX: usize = 8;
 /// How long a peer that is being disconnected may take to acknowledge what was sent before.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long a connection stays after that: a matchbox client that learns of the end while the last message still passes
 /// through its queues loses it (seen once in a hundred), and the last message is often the reason for the end.
-const LINGER: Duration = Duration::from_millis(100);
+const LINGER: Duration = Duration::from_millis(250);
 /// No timer fires earlier than this after it was set: a connection can ask for "now" again and again.
 const TIMER_MIN: Duration = Duration::from_millis(1);
 /// Timers further away are not set; the library says "never" that way.

@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use vsekai_net::server::{Server, WorldFacts};
 use vsekai_net::transport::{TransportCommand, TransportEvent};
 use vsekai_net::webrtc::{Commands, WebRtcServer};
@@ -130,7 +131,12 @@ pub fn run(config: Config) -> Result<()> {
             tracing::error!(%error, "HTTP stopped");
         }
     });
-    runtime.spawn(await_signals(mailbox, sender));
+    // Listen before anybody is told that we run: a signal before that would end the process without a farewell.
+    let signals = {
+        let _inside = runtime.enter();
+        Signals::listen().context("cannot listen for signals")?
+    };
+    runtime.spawn(signals.await_one(mailbox, sender));
     tracing::info!(content = content_origin, udp = %webrtc.local_address(), "shard runs at {} Hz", config.simulation.tick_hz);
     // For people and for scripts: on standard output, once everything is ready.
     println!("Open http://{http_address}/ in a browser to walk in the world. Ctrl-C stops the shard.");
@@ -172,20 +178,27 @@ fn start_webrtc(config: &Config, sender: SyncSender<Event>) -> Result<WebRtcServ
     WebRtcServer::start(config.webrtc.clone(), sink).context("cannot start WebRTC")
 }
 
-async fn await_signals(mailbox: Arc<Mutex<Mailbox>>, sender: SyncSender<Event>) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        tracing::error!("cannot listen for signals");
-        return;
-    };
-    let reason = tokio::select! {
-        _ = interrupt.recv() => "interrupted",
-        _ = terminate.recv() => "terminated",
-    };
-    mailbox.lock().unwrap_or_else(PoisonError::into_inner).stop = Some(reason);
-    // A full queue means that the loop is awake and will look into the mailbox anyway.
-    let _ = sender.try_send(Event::Mail);
+/// The signals that ask for an orderly stop.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// From here on they no longer end the process by themselves.
+    fn listen() -> std::io::Result<Signals> {
+        Ok(Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn await_one(mut self, mailbox: Arc<Mutex<Mailbox>>, sender: SyncSender<Event>) {
+        let reason = tokio::select! {
+            _ = self.interrupt.recv() => "interrupted",
+            _ = self.terminate.recv() => "terminated",
+        };
+        mailbox.lock().unwrap_or_else(PoisonError::into_inner).stop = Some(reason);
+        // A full queue means that the loop is awake and will look into the mailbox anyway.
+        let _ = sender.try_send(Event::Mail);
+    }
 }
 
 /// Frame, state hash and number of entities of the world that was found.
