@@ -187,7 +187,7 @@ impl Client {
         self.pending.len()
     }
 
-    /// The last result that was received came of this command or a later one.
+    /// Number of the last command that was sent; before the first, of the last one executed in the player's life.
     pub fn last_sequence(&self) -> u32 {
         self.next_command - 1
     }

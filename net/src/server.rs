@@ -125,11 +125,6 @@ impl Server {
         self.by_key.len()
     }
 
-    /// What waits for durability.
-    pub fn gate_len(&self) -> usize {
-        self.gate.len()
-    }
-
     /// Takes one event of the transport.
     pub fn receive(&mut self, now: Duration, event: TransportEvent) {
         match event {

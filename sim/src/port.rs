@@ -87,8 +87,6 @@ pub struct TickOutput {
     pub joined: Vec<Joined>,
     /// What changed, in rising order of entity id, departures first.
     pub events: Vec<EntityEvent>,
-    /// How many inputs the frame processed.
-    pub input_count: usize,
 }
 
 /// Read access for replication, between two ticks.

@@ -284,7 +284,7 @@ impl Simulation {
         let state_hash = made.state_hash;
         let record = made.writer.finish(frame, state_hash, &inputs);
         let events = std::mem::take(&mut made.events);
-        TickOutput { frame, state_hash, record, results, joined, events, input_count: inputs.len() }
+        TickOutput { frame, state_hash, record, results, joined, events }
     }
 
     /// Read access for replication.
