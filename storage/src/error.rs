@@ -15,6 +15,35 @@ pub enum Error {
     /// The transaction took so long that conflicts can no longer be told. Run it again.
     #[error("the transaction is too old")]
     TooOld,
+    /// The store can't say whether the commit happened; it is not in flight any more. Run the transaction again only if it
+    /// finds out by itself, or does no harm twice.
+    #[error("the store does not know whether the commit happened")]
+    CommitUnknownResult,
+    /// The transaction asked for a version that the store has not reached. Run it again.
+    #[error("the store has not reached the transaction's version yet")]
+    FutureVersion,
+    /// A process of the cluster is behind the others. Run the transaction again.
+    #[error("a process of the store is behind")]
+    ProcessBehind,
+    /// The transaction reads a key that it has written with a versionstamp, whose value is known only after the commit.
+    #[error("a key written with a versionstamp can't be read in the same transaction")]
+    Unreadable,
+    /// A key outside of what may be read or written: those from `\xff` on belong to the store itself.
+    #[error("key {0} is outside of the legal range")]
+    KeyOutside(String),
+    /// The store can't be reached, or not be used on this machine. The text names address or package.
+    #[error("{0}")]
+    Unavailable(String),
+    /// Another error of FoundationDB, by its number (`fdbcli` and its documentation explain them).
+    #[error("FoundationDB error {code}: {message}")]
+    Foundation {
+        /// Its number.
+        code: i32,
+        /// Its own words.
+        message: String,
+        /// True when the same transaction may succeed if run again.
+        retryable: bool,
+    },
     /// Too much waits for the disk. Nothing was taken; try the same frame again, or stop taking input.
     #[error("{waiting} bytes of frames wait for the store, at most {limit} may")]
     Backlogged {
@@ -112,9 +141,13 @@ pub enum Error {
 }
 
 impl Error {
-    /// True when the same transaction may succeed if run again from its start.
+    /// True when the same transaction may succeed if run again from its start, and is known not to have happened.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Error::Conflict | Error::TooOld)
+        match self {
+            Error::Conflict | Error::TooOld | Error::FutureVersion | Error::ProcessBehind => true,
+            Error::Foundation { retryable, .. } => *retryable,
+            _ => false,
+        }
     }
 
     pub(crate) fn io(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {

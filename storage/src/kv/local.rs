@@ -1,14 +1,15 @@
 //! `local:DIR`: redb as an ordered index in one file, with our own checksum on every value (redb returns a byte that
 //! rotted after a clean close as it is).
 
+use super::operation::{KeyRange, Pair};
 use super::store_file;
 use crate::error::Error;
 use crate::files::{create_directory, sync_directory};
 use crate::keys::readable;
 use redb::{
-    Builder, Durability, ReadOnlyTable, ReadableDatabase, StorageBackend, TableDefinition, backends::InMemoryBackend,
+    Builder, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, StorageBackend, Table, TableDefinition,
+    backends::InMemoryBackend,
 };
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,6 +17,9 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::Xxh3;
 
 const TABLE: TableDefinition<&[u8], &[u8]> = TableDefinition::new("kv");
+/// What is kept about the store itself: the version of the last commit, under `version`.
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+const VERSION: &str = "version";
 const CACHE_BYTES: usize = 64 << 20;
 const CHECKSUM_BYTES: usize = 8;
 /// How every redb file begins (redb `src/tree_store/page_store/header.rs`).
@@ -32,6 +36,12 @@ pub(super) struct LocalStore {
 pub(super) struct LocalSnapshot {
     table: ReadOnlyTable<&'static [u8], &'static [u8]>,
     path: PathBuf,
+}
+
+impl std::fmt::Debug for LocalSnapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LocalSnapshot").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 impl LocalStore {
@@ -88,16 +98,24 @@ impl LocalStore {
         Ok(Some(store))
     }
 
-    /// So that a snapshot always finds the table.
+    /// So that a snapshot always finds its tables.
     fn create_table(&self) -> Result<(), Error> {
         guarded(&self.path, || {
-            let missing = self.database.begin_read()?.list_tables()?.next().is_none();
-            if missing {
+            if self.database.begin_read()?.list_tables()?.count() < 2 {
                 let transaction = self.database.begin_write()?;
                 transaction.open_table(TABLE)?;
+                transaction.open_table(META)?;
                 transaction.commit()?;
             }
             Ok(())
+        })
+    }
+
+    /// The version of the last commit; 0 when there was none, or none that counted.
+    pub(super) fn version(&self) -> Result<u64, Error> {
+        guarded(&self.path, || {
+            let version = self.database.begin_read()?.open_table(META)?.get(VERSION)?;
+            Ok(version.map_or(0, |version| version.value()))
         })
     }
 
@@ -106,39 +124,72 @@ impl LocalStore {
         Ok(LocalSnapshot { table, path: self.path.clone() })
     }
 
-    pub(super) fn apply(
+    /// Makes what `body` writes durable as `version`, all at once: one sync.
+    pub(super) fn write<T>(
         &self,
-        cleared: &[(Vec<u8>, Vec<u8>)],
-        writes: &BTreeMap<Vec<u8>, Option<Vec<u8>>>,
-    ) -> Result<(), Error> {
+        version: u64,
+        body: impl FnOnce(&mut LocalWriter<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        // The outer result is the engine's, the inner one ours: an error of either leaves the store as it was.
         guarded(&self.path, || {
             let mut transaction = self.database.begin_write()?;
             transaction.set_durability(Durability::Immediate)?;
-            // Reopening after a kill then walks nothing; the price is a second fsync per commit, off the tick's path.
-            transaction.set_quick_repair(true);
-            {
-                let mut table = transaction.open_table(TABLE)?;
-                for (begin, end) in cleared {
-                    table.retain_in(begin.as_slice()..end.as_slice(), |_, _| false)?;
-                }
-                let mut stored = Vec::new();
-                for (key, value) in writes {
-                    match value {
-                        Some(value) => {
-                            stored.clear();
-                            stored.extend_from_slice(&checksum(key, value));
-                            stored.extend_from_slice(value);
-                            table.insert(key.as_slice(), stored.as_slice())?;
-                        }
-                        None => {
-                            table.remove(key.as_slice())?;
-                        }
-                    }
-                }
+            let done = {
+                let table = transaction.open_table(TABLE)?;
+                body(&mut LocalWriter { table, path: &self.path, stored: Vec::new() })
+            };
+            if done.is_err() {
+                transaction.abort()?;
+                return Ok(done);
             }
+            transaction.open_table(META)?.insert(VERSION, version)?;
+            transaction.commit()?;
+            Ok(done)
+        })?
+    }
+
+    /// Writes down which pages are free, so that the next start need not walk the whole file if this process is killed.
+    /// Costs two syncs: for a quiet moment.
+    pub(super) fn checkpoint(&self) -> Result<(), Error> {
+        guarded(&self.path, || {
+            let mut transaction = self.database.begin_write()?;
+            transaction.set_durability(Durability::Immediate)?;
+            transaction.set_quick_repair(true);
             transaction.commit()?;
             Ok(())
         })
+    }
+}
+
+/// The changes of one commit.
+pub(super) struct LocalWriter<'t> {
+    table: Table<'t, &'static [u8], &'static [u8]>,
+    path: &'t Path,
+    stored: Vec<u8>,
+}
+
+impl LocalWriter<'_> {
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        let stored = self.table.get(key).map_err(|e| translated(self.path, e.into()))?;
+        stored.map(|stored| verified(self.path, key, stored.value()).map(<[u8]>::to_vec)).transpose()
+    }
+
+    pub(super) fn put(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), Error> {
+        match value {
+            Some(value) => {
+                self.stored.clear();
+                self.stored.extend_from_slice(&checksum(key, value));
+                self.stored.extend_from_slice(value);
+                self.table.insert(key, self.stored.as_slice()).map(drop)
+            }
+            None => self.table.remove(key).map(drop),
+        }
+        .map_err(|e| translated(self.path, e.into()))
+    }
+
+    pub(super) fn clear(&mut self, range: &KeyRange) -> Result<(), Error> {
+        let keys = range.0.as_slice()..range.1.as_slice();
+        self.table.retain_in(keys, |_, _| false).map_err(|e| translated(self.path, e.into()))
     }
 }
 
@@ -151,24 +202,20 @@ impl LocalSnapshot {
         Ok(Some(stored))
     }
 
-    /// Calls `visit` for each pair in order until it returns false.
-    pub(super) fn range(
-        &self,
-        begin: &[u8],
-        end: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
-    ) -> Result<(), Error> {
+    pub(super) fn range(&self, begin: &[u8], end: &[u8], limit: usize, reverse: bool) -> Result<Vec<Pair>, Error> {
         // The outer result is the engine's, the inner one ours.
         guarded(&self.path, || {
-            for pair in self.table.range::<&[u8]>(begin..end)? {
-                let (key, stored) = pair?;
-                match verified(&self.path, key.value(), stored.value()) {
-                    Ok(value) if visit(key.value(), value) => {}
-                    Ok(_) => break,
+            let mut stored = self.table.range::<&[u8]>(begin..end)?;
+            let mut pairs = Vec::new();
+            while pairs.len() < limit {
+                let Some(pair) = (if reverse { stored.next_back() } else { stored.next() }) else { break };
+                let (key, value) = pair?;
+                match verified(&self.path, key.value(), value.value()) {
+                    Ok(value) => pairs.push((key.value().to_owned(), value.to_owned())),
                     Err(error) => return Ok(Err(error)),
                 }
             }
-            Ok(Ok(()))
+            Ok(Ok(pairs))
         })?
     }
 }

@@ -9,7 +9,7 @@ use crate::journal::append::cut_tail;
 use crate::journal::scan::Last;
 use crate::journal::{Scan, Segments, scan};
 use crate::keys::Region;
-use crate::kv::Database;
+use crate::kv::{Database, RangeRead};
 use crate::register::{ID_BLOCK, Register, read_own};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -140,7 +140,7 @@ fn last_head(last: &Last) -> Result<FrameHead, Error> {
 fn load(register: &Register, ids: IdBlock) -> Result<SavedWorld, Error> {
     let region = register.region();
     let mut transaction = register.database().begin()?;
-    let mut all = |(begin, end): (Vec<u8>, Vec<u8>)| transaction.get_range(&begin, &end, usize::MAX);
+    let mut all = |(begin, end): (Vec<u8>, Vec<u8>)| transaction.get_range(&RangeRead::new(&begin, &end));
     let chunks = all(region.chunks())?.into_iter().map(|(key, payload)| {
         let chunk = region.chunk_of(&key);
         let place = || format!("key {} of the store", crate::keys::readable(&key));
