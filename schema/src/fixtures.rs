@@ -4,7 +4,10 @@
 
 use crate::codec::from_bytes;
 use crate::id::{EntityId, ItemId, PieceId, PlayerKey, RecipeId, Tag};
-use crate::record::{EntitiesReader, EntitiesWriter, EntityRecord, FrameReader, FrameWriter, Home, IdBlock, OwnRecord};
+use crate::record::{
+    ChangeRecord, EntitiesReader, EntitiesWriter, EntityRecord, FrameReader, FrameWriter, Home, HomeRecord, IdBlock,
+    LeaseRecord, OwnRecord,
+};
 use crate::units::ChunkKey;
 use crate::wire::view::{EntitiesPart, ViewWriter, decode_server_datagram, decode_view, write_pong, write_snapshot};
 use crate::wire::{
@@ -34,12 +37,21 @@ fn check(file: &str, made: &[(&str, Vec<u8>)]) -> Vec<Vec<u8>> {
         assert_eq!(line, format!("{name} {}", hex(bytes)), "{file}: this build writes {name} differently");
     }
     assert_eq!(committed, text, "{file} has other entries than this test");
+    read(&committed)
+}
+
+/// The entries of a file that this build writes no more.
+fn kept(file: &str) -> Vec<Vec<u8>> {
+    read(&std::fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(file)).unwrap())
+}
+
+fn read(lines: &str) -> Vec<Vec<u8>> {
     let byte = |digits: &str| u8::from_str_radix(digits, 16).unwrap();
     let read = |line: &str| {
         let digits = line.rsplit_once(' ').unwrap().1;
         (0..digits.len() / 2).map(|at| byte(&digits[2 * at..2 * at + 2])).collect()
     };
-    committed.lines().map(read).collect()
+    lines.lines().map(read).collect()
 }
 
 fn step() -> MoveInput {
@@ -156,19 +168,7 @@ fn record_version_1() {
     let mut entities = EntitiesWriter::new();
     entities.push(EntityId(1_024), [(Tag(1), &[1u8, 5][..])].into_iter());
     entities.push(EntityId(1 << 40), [].into_iter());
-    let own = OwnRecord {
-        epoch: 3,
-        last_frame: 1_000,
-        last_lsn: 900,
-        state_hash: 0x0123_4567_89ab_cdef,
-        ids_reserved_to: 1 << 21,
-        last_commit_id: 44,
-    };
-    let made = [
-        ("frame", frame.finish(1_000, 0x0123_4567_89ab_cdef, &inputs)),
-        ("entities", entities.finish()),
-        ("own", own.encode()),
-    ];
+    let made = [("frame", frame.finish(1_000, 0x0123_4567_89ab_cdef, &inputs)), ("entities", entities.finish())];
     let read = check("record_v1.txt", &made);
     let mut reader = FrameReader::new(&read[0]).unwrap();
     assert_eq!((reader.head.frame, &reader.head.inputs), (1_000, &inputs));
@@ -178,7 +178,74 @@ fn record_version_1() {
     let list = EntitiesReader::new(&read[1]).unwrap().collect().unwrap();
     assert_eq!(list[0], EntityRecord { id: EntityId(1_024), components: vec![(Tag(1), &[1, 5][..])] });
     assert_eq!(list[1].id, EntityId(1 << 40));
-    assert_eq!(OwnRecord::decode(&read[2]).unwrap(), own);
+}
+
+fn own() -> OwnRecord {
+    OwnRecord {
+        epoch: 3,
+        last_frame: 1_000,
+        last_lsn: 900,
+        state_hash: 0x0123_4567_89ab_cdef,
+        ids_reserved_to: 1 << 21,
+        last_commit_id: 44,
+        journal: 0,
+        journal_place: String::new(),
+    }
+}
+
+/// What version 1 wrote and this build writes no more must still be read.
+#[test]
+fn records_of_version_1_that_have_a_successor() {
+    let read = kept("record_v1_replaced.txt");
+    assert_eq!(OwnRecord::decode(&read[0]).unwrap(), own());
+    assert_eq!(HomeRecord::decode(&read[1]).unwrap(), HomeRecord::Version1(&read[1]));
+    assert_eq!(EntitiesReader::new(&read[1]).unwrap().collect().unwrap()[0].id, EntityId(1_024));
+}
+
+#[test]
+fn record_version_2() {
+    let own = OwnRecord { journal: 0xfeed_beef_0000_0001, journal_place: "host:/srv/journal".into(), ..own() };
+    let whole = HomeRecord::Whole { hash: 0x0123_4567_89ab_cdef, frame: 300, payload: &[1, 0] };
+    let parts = HomeRecord::Parts { generation: 45, parts: 7, length: 64_000, hash: 7, frame: 300 };
+    let lease = LeaseRecord { epoch: 3, beat: 1_000, ttl_ms: 2_000, holder: "host:4711".into() };
+    let change = ChangeRecord {
+        first_frame: 881,
+        last_frame: 1_000,
+        state_hash: 0x0123_4567_89ab_cdef,
+        chunks: vec![5, 1 << 40],
+        entities: vec![1_024],
+        complete: true,
+    };
+    let made = [
+        ("own", own.encode()),
+        ("home_whole", whole.encode()),
+        ("home_parts", parts.encode()),
+        ("lease", lease.encode()),
+        ("change", change.encode()),
+    ];
+    let read = check("record_v2.txt", &made);
+    assert_eq!(OwnRecord::decode(&read[0]).unwrap(), own);
+    assert_eq!(HomeRecord::decode(&read[1]).unwrap(), whole);
+    assert_eq!(HomeRecord::decode(&read[2]).unwrap(), parts);
+    assert_eq!(LeaseRecord::decode(&read[3]).unwrap(), lease);
+    assert_eq!(ChangeRecord::decode(&read[4]).unwrap(), change);
+}
+
+/// A version from the future is refused by its name, whatever follows.
+#[test]
+fn unknown_versions_are_named() {
+    let future = [9, 1, 2, 3];
+    for (error, name) in [
+        (OwnRecord::decode(&future).unwrap_err(), "own record"),
+        (HomeRecord::decode(&future).unwrap_err(), "home record"),
+        (LeaseRecord::decode(&future).unwrap_err(), "lease record"),
+        (ChangeRecord::decode(&future).unwrap_err(), "change record"),
+        (EntitiesReader::new(&future).unwrap_err(), "entity list"),
+        (FrameReader::new(&future).unwrap_err(), "frame"),
+    ] {
+        let text = error.to_string();
+        assert!(text.contains(name) && text.contains("version 9"), "{text}");
+    }
 }
 
 mod random_bytes {
@@ -201,6 +268,9 @@ mod random_bytes {
                 let _ = decode_server_datagram(bytes);
                 let _ = decode_view(bytes);
                 let _ = OwnRecord::decode(bytes);
+                let _ = HomeRecord::decode(bytes);
+                let _ = LeaseRecord::decode(bytes);
+                let _ = ChangeRecord::decode(bytes);
                 if let Ok(list) = EntitiesReader::new(bytes) {
                     let _ = list.collect();
                 }

@@ -3,8 +3,8 @@
 use crate::codec::{DecodeError, Reader};
 use serde::{Deserialize, Serialize};
 
-/// The version this build writes.
-pub const OWN_VERSION: u8 = 1;
+/// The version this build writes. Version 1 ended with `last_commit_id`.
+pub const OWN_VERSION: u8 = 2;
 
 /// Entity ids `next..end` may be handed out; the store already holds that they are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,8 +28,40 @@ pub struct OwnRecord {
     pub state_hash: u64,
     /// Every id below this one was reserved by some epoch. Only grows.
     pub ids_reserved_to: u64,
-    /// Number of the flush that wrote this value: tells an unknown commit result apart.
+    /// Number of the transaction that wrote this value: tells an unknown commit result apart.
     pub last_commit_id: u64,
+    /// Identity of the journal that may hold frames which the store does not have; 0 when there are none. Only a journal
+    /// with this identity can bring the region up to its last acknowledged frame.
+    pub journal: u64,
+    /// Where that journal is, for people: `host:path`.
+    pub journal_place: String,
+}
+
+/// [`OwnRecord`] as version 1 had it.
+#[derive(Deserialize)]
+struct OwnRecordV1 {
+    epoch: u64,
+    last_frame: u64,
+    last_lsn: u64,
+    state_hash: u64,
+    ids_reserved_to: u64,
+    last_commit_id: u64,
+}
+
+impl From<OwnRecordV1> for OwnRecord {
+    /// Version 1 did not say which journal was in front of the store: any may be.
+    fn from(old: OwnRecordV1) -> Self {
+        OwnRecord {
+            epoch: old.epoch,
+            last_frame: old.last_frame,
+            last_lsn: old.last_lsn,
+            state_hash: old.state_hash,
+            ids_reserved_to: old.ids_reserved_to,
+            last_commit_id: old.last_commit_id,
+            journal: 0,
+            journal_place: String::new(),
+        }
+    }
 }
 
 impl OwnRecord {
@@ -40,17 +72,18 @@ impl OwnRecord {
         out
     }
 
-    /// Reads the stored form; an unknown version is refused by name.
+    /// Reads the stored form of any version; an unknown one is refused by name.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
-        let version = reader.byte()?;
-        if version != OWN_VERSION {
-            return Err(DecodeError::UnknownVersion {
-                what: "own record".into(),
-                found: version.into(),
-                newest: OWN_VERSION.into(),
-            });
+        match reader.byte()? {
+            1 => crate::codec::from_bytes::<OwnRecordV1>(reader.rest()).map(OwnRecord::from),
+            OWN_VERSION => crate::codec::from_bytes(reader.rest()),
+            found => Err(unknown("own record", found, OWN_VERSION)),
         }
-        crate::codec::from_bytes(reader.rest())
     }
+}
+
+/// A record of a version that this build does not know.
+pub(super) fn unknown(what: &str, found: u8, newest: u8) -> DecodeError {
+    DecodeError::UnknownVersion { what: what.into(), found: found.into(), newest: newest.into() }
 }
