@@ -5,8 +5,8 @@
 use crate::codec::from_bytes;
 use crate::id::{EntityId, ItemId, PieceId, PlayerKey, RecipeId, Tag};
 use crate::record::{
-    ChangeRecord, EntitiesReader, EntitiesWriter, EntityRecord, FrameReader, FrameWriter, Home, HomeRecord, IdBlock,
-    LeaseRecord, OwnRecord,
+    ChangeRecord, EntitiesReader, EntitiesWriter, EntityRecord, FrameReader, FrameWriter, Home, HomeHead, HomeRecord,
+    IdBlock, LeaseRecord, OwnRecord, Packing,
 };
 use crate::units::ChunkKey;
 use crate::wire::view::{EntitiesPart, ViewWriter, decode_server_datagram, decode_view, write_pong, write_snapshot};
@@ -205,8 +205,10 @@ fn records_of_version_1_that_have_a_successor() {
 #[test]
 fn record_version_2() {
     let own = OwnRecord { journal: 0xfeed_beef_0000_0001, journal_place: "host:/srv/journal".into(), ..own() };
-    let whole = HomeRecord::Whole { hash: 0x0123_4567_89ab_cdef, frame: 300, payload: &[1, 0] };
-    let parts = HomeRecord::Parts { generation: 45, parts: 7, length: 64_000, hash: 7, frame: 300 };
+    let head = HomeHead { packing: Packing::Plain, length: 2, hash: 0x0123_4567_89ab_cdef, frame: 300 };
+    let whole = HomeRecord::Whole { head, stored: &[1, 0] };
+    let head = HomeHead { packing: Packing::Lz4, length: 64_000, hash: 7, frame: 300 };
+    let parts = HomeRecord::Parts { head, generation: 45, parts: 7, stored: 30_000 };
     let lease = LeaseRecord { epoch: 3, beat: 1_000, ttl_ms: 2_000, holder: "host:4711".into() };
     let change = ChangeRecord {
         first_frame: 881,

@@ -14,6 +14,6 @@ pub mod region;
 
 pub use entities::{EntitiesReader, EntitiesWriter, EntityRecord};
 pub use frame::{EntityChange, FrameHead, FrameReader, FrameWriter, Home};
-pub use home::HomeRecord;
+pub use home::{HomeHead, HomeRecord, Packing};
 pub use own::{IdBlock, OwnRecord};
 pub use region::{ChangeRecord, LeaseRecord};
