@@ -8,6 +8,8 @@ use std::path::PathBuf;
 const FLUSH_INTERVAL_MS: RangeInclusive<u64> = 1..=3_600_000;
 const SEGMENT_BYTES: RangeInclusive<u64> = 4 << 10..=1 << 30;
 const BACKLOG_BYTES: RangeInclusive<u64> = 4 << 10..=1 << 44;
+const LEASE_TTL_MS: RangeInclusive<u64> = 100..=600_000;
+const FLUSH_THREADS: RangeInclusive<u64> = 1..=64;
 
 /// Where the world is kept, and how much may wait on its way there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,10 +25,23 @@ pub struct Config {
     /// How many bytes of frames may wait in the queue and in the journal until the store has them, 4 KiB to 16 TiB.
     /// Beyond it [`crate::Storage::append`] refuses.
     pub backlog_bytes_max: u64,
+    /// With less room than this on the journal's disk no more frames are taken until there is more again, bytes; 0 never
+    /// looks.
+    pub min_free_bytes: u64,
+    /// In a store that several processes use: without a sign of life for so long the owner of a region counts as hung, and
+    /// another shard may take over, 100 to 600,000 ms.
+    pub lease_ttl_ms: u64,
+    /// For how many frames the store keeps its log of changes; 0 keeps none.
+    pub change_log_frames: u64,
+    /// How many threads fold a large flush, 1 to 64.
+    pub flush_threads: u64,
+    /// Open a world although the journal that may hold its last frames is not the one at hand: they are lost then.
+    pub abandon_journal: bool,
 }
 
 impl Config {
-    /// The usual values for a store and a journal directory: flush every 2 s, 16 MiB segments, 4 GiB of backlog.
+    /// The usual values for a store and a journal directory: flush every 2 s on one thread, 16 MiB segments, 4 GiB of
+    /// backlog, 256 MiB free on the disk, a lease of 2 s, a change log of an hour at 60 Hz.
     pub fn new(store_url: impl Into<String>, journal_dir: impl Into<PathBuf>) -> Self {
         Config {
             store_url: store_url.into(),
@@ -34,6 +49,11 @@ impl Config {
             flush_interval_ms: 2_000,
             segment_bytes: 16 << 20,
             backlog_bytes_max: 4 << 30,
+            min_free_bytes: 256 << 20,
+            lease_ttl_ms: 2_000,
+            change_log_frames: 216_000,
+            flush_threads: 1,
+            abandon_journal: false,
         }
     }
 
@@ -45,6 +65,8 @@ impl Config {
         }
         in_range("flush_interval_ms", self.flush_interval_ms, FLUSH_INTERVAL_MS)?;
         in_range("segment_bytes", self.segment_bytes, SEGMENT_BYTES)?;
+        in_range("lease_ttl_ms", self.lease_ttl_ms, LEASE_TTL_MS)?;
+        in_range("flush_threads", self.flush_threads, FLUSH_THREADS)?;
         in_range("backlog_bytes_max", self.backlog_bytes_max, BACKLOG_BYTES)
     }
 }

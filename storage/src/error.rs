@@ -52,6 +52,28 @@ pub enum Error {
         /// The configured limit.
         limit: u64,
     },
+    /// The journal's disk is nearly full. Nothing was taken; try the same frame again when there is room.
+    #[error("the disk of the journal has {free} bytes free, at least {needed} must be: make room, the world waits")]
+    DiskNearlyFull {
+        /// Bytes free.
+        free: u64,
+        /// The configured reserve.
+        needed: u64,
+    },
+    /// Another shard shows signs of life. Stop that one first.
+    #[error("the region is owned by {0}, which is alive")]
+    Owned(String),
+    /// The frames since the last flush are in another journal. Start where that is, or give them up knowingly.
+    #[error(
+        "the last frames of this world, those after {last_frame}, may be in the journal {place}; start with that journal, or \
+         give them up with `abandon_journal`"
+    )]
+    OtherJournal {
+        /// The last frame in the store.
+        last_frame: u64,
+        /// Where that journal is.
+        place: String,
+    },
     /// An earlier durable write failed: nothing more is made durable. Stop the shard.
     #[error("storage has stopped: {0}")]
     Poisoned(String),

@@ -25,6 +25,12 @@ pub(crate) fn sync_directory(path: &Path) -> Result<(), Error> {
     File::open(path).and_then(|directory| directory.sync_all()).map_err(|e| Error::io("sync the directory", path, e))
 }
 
+/// Bytes that this process may still write below `path`.
+pub(crate) fn free_bytes(path: &Path) -> Result<u64, Error> {
+    let found = rustix::fs::statvfs(path).map_err(|e| Error::io("ask for the room below", path, e))?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
 /// A directory that this handle alone may write. The lock goes with the handle, or with the process.
 #[derive(Debug)]
 pub(crate) struct LockedDirectory {
@@ -42,6 +48,38 @@ impl LockedDirectory {
             Err(TryLockError::WouldBlock) => Err(Error::InUse(path.to_owned())),
             Err(TryLockError::Error(e)) => Err(Error::io("lock the directory", path, e)),
         }
+    }
+
+    /// Takes the lock from a process that hangs.
+    pub(crate) fn seize(path: &Path) -> Result<Self, Error> {
+        Err(Error::InUse(path.to_owned()))
+    }
+
+    /// A number that no other journal has, from the file `id` in it, which is made when missing.
+    pub(crate) fn identity(&self) -> Result<u64, Error> {
+        let path = self.path.join("id");
+        match fs::read_to_string(&path) {
+            Ok(text) => {
+                let number = u64::from_str_radix(text.trim_end(), 16).ok().filter(|number| *number != 0);
+                return number
+                    .ok_or_else(|| Error::corrupt(path.display().to_string(), "it is not the id of a journal"));
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(Error::io("read", &path, e)),
+        }
+        let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
+        let identity = (high ^ low).max(1);
+        let unfinished = self.path.join("id.new");
+        let write = || {
+            use std::io::Write;
+            let mut file = File::create(&unfinished)?;
+            writeln!(file, "{identity:016x}")?;
+            file.sync_all()?;
+            fs::rename(&unfinished, &path)
+        };
+        write().map_err(|e| Error::io("write", &path, e))?;
+        self.sync()?;
+        Ok(identity)
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -34,6 +34,11 @@ pub(crate) struct Change<'f> {
 }
 
 impl<'f> Fold<'f> {
+    /// How many entities were changed, each counted once per home.
+    pub(crate) fn entity_count(&self) -> usize {
+        self.alone.len() + self.chunks.values().map(BTreeMap::len).sum::<usize>()
+    }
+
     /// Adds the changes of the next frame and returns its head.
     pub(crate) fn add(&mut self, frame: &'f [u8]) -> Result<FrameHead, DecodeError> {
         let mut reader = FrameReader::new(frame)?;

@@ -10,19 +10,26 @@
 //!
 //! A failed durable write is never retried: it poisons the storage, and the shard stops and starts anew from disk.
 
+mod change_log;
 mod config;
 mod error;
 mod files;
 mod flush;
 mod fold;
+mod home;
+mod home_cache;
 mod journal;
 pub mod keys;
 pub mod kv;
+mod lease;
+mod planted;
 mod register;
 mod storage;
 mod sync;
 
+pub use change_log::read_changes;
 pub use config::Config;
 pub use error::Error;
+pub use home::read_home;
 pub use register::ID_BLOCK;
 pub use storage::{Event, EventSink, NewWorld, Opened, SavedWorld, Status, Storage, last_durable_frame};

@@ -6,9 +6,11 @@
 //! what passes on the default store passes on a cluster.
 //!
 //! - `operation`: what is asked of a store, as data; limits; atomic operations.
-//! - `overlay`, `transaction`: a transaction's own writes, and its life.
+//! - `dispatch`: the [`Transaction`] that callers see, over that of the store at hand.
+//! - `overlay`, `transaction`: an embedded transaction's own writes, and its life.
 //! - `engine`, `resolver`, `watch`, `faults`: the embedded store over `memory` or `local`.
 
+mod dispatch;
 mod engine;
 mod faults;
 mod local;
@@ -20,6 +22,7 @@ mod transaction;
 mod watch;
 
 use crate::error::Error;
+pub use dispatch::{Transaction, Watch};
 use engine::{Backend, RunningEngine};
 pub use faults::{Fault, RandomFaults};
 use local::LocalStore;
@@ -30,7 +33,7 @@ pub use operation::{
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-pub use transaction::{Transaction, Watch};
+use transaction::EmbeddedTransaction;
 pub use watch::WATCHES_MAX;
 
 /// How often [`Database::run`] tries before it gives the error to its caller.
@@ -90,10 +93,15 @@ impl Database {
         Ok(Database(Arc::new(Store::Embedded(RunningEngine::start(backend)?))))
     }
 
+    /// True for a store that no other process can use while this handle lives.
+    pub fn is_exclusive(&self) -> bool {
+        matches!(&*self.0, Store::Embedded(_))
+    }
+
     /// Begins a transaction. Its read version is that of its first read.
     pub fn begin(&self) -> Result<Transaction, Error> {
         match &*self.0 {
-            Store::Embedded(running) => Ok(Transaction::new(running.engine().clone())),
+            Store::Embedded(running) => Ok(EmbeddedTransaction::new(running.engine().clone()).into()),
         }
     }
 

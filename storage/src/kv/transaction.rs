@@ -1,4 +1,5 @@
-//! A transaction: reads at one version with its own writes on top, and a commit that happens whole or not at all.
+//! A transaction of the embedded stores: reads at one version with its own writes on top, and a commit that happens whole
+//! or not at all. What each method promises stands at [`super::Transaction`].
 
 use super::engine::{Engine, Snapshot, TRANSACTION_AGE_MAX};
 use super::operation::{
@@ -16,21 +17,19 @@ const RANGE_BATCH: usize = 4_096;
 /// The longest pause between two attempts.
 const BACKOFF_MAX: Duration = Duration::from_millis(100);
 
-/// Waits for one key to get another value. Dropped, it is forgotten.
+/// A watch of an embedded store. Dropped, it is forgotten.
 #[derive(Debug)]
-pub struct Watch(Arc<WatchState>);
+pub(super) struct EmbeddedWatch(Arc<WatchState>);
 
-impl Watch {
-    /// True when the key has another value than the transaction saw, false when `timeout` went by. A watch may also say
-    /// true when the value has changed and changed back.
-    pub fn wait(&self, timeout: Duration) -> Result<bool, Error> {
+impl EmbeddedWatch {
+    pub(super) fn wait(&self, timeout: Duration) -> Result<bool, Error> {
         self.0.wait(timeout)
     }
 }
 
-/// Reads at one version and writes that happen all at once, or not at all when dropped.
+/// A transaction of an embedded store.
 #[derive(Debug)]
-pub struct Transaction {
+pub(super) struct EmbeddedTransaction {
     engine: Arc<Engine>,
     began: Instant,
     snapshot: Option<Arc<Snapshot>>,
@@ -42,9 +41,9 @@ pub struct Transaction {
     retries: u32,
 }
 
-impl Transaction {
+impl EmbeddedTransaction {
     pub(super) fn new(engine: Arc<Engine>) -> Self {
-        Transaction {
+        EmbeddedTransaction {
             engine,
             began: Instant::now(),
             snapshot: None,
@@ -56,13 +55,11 @@ impl Transaction {
         }
     }
 
-    /// The version of all reads, taken at the first of them. It grows with every commit to the store.
-    pub fn read_version(&mut self) -> Result<u64, Error> {
+    pub(super) fn read_version(&mut self) -> Result<u64, Error> {
         Ok(self.snapshot()?.version)
     }
 
-    /// Reads at `version`, one that another transaction has read or committed at. It must come before the first read.
-    pub fn set_read_version(&mut self, version: u64) -> Result<(), Error> {
+    pub(super) fn set_read_version(&mut self, version: u64) -> Result<(), Error> {
         if self.snapshot.is_some() {
             return Err(Error::Config("the read version is set after the first read".into()));
         }
@@ -82,13 +79,11 @@ impl Transaction {
         self.snapshot.as_ref().ok_or(Error::TooOld)
     }
 
-    /// The value of `key`. Another transaction that changes it before this one commits is a conflict.
-    pub fn get(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+    pub(super) fn get(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         self.get_as(key, false)
     }
 
-    /// The value of `key`, without a conflict when another transaction changes it.
-    pub fn get_snapshot(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+    pub(super) fn get_snapshot(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         self.get_as(key, true)
     }
 
@@ -104,8 +99,7 @@ impl Transaction {
         Ok(self.overlay.over(key, stored))
     }
 
-    /// The pairs that `read` asks for. What lies beyond the last one returned, when there are `limit`, is not counted as read.
-    pub fn get_range(&mut self, read: &RangeRead<'_>) -> Result<Vec<Pair>, Error> {
+    pub(super) fn get_range(&mut self, read: &RangeRead<'_>) -> Result<Vec<Pair>, Error> {
         let RangeRead { begin, end, limit, reverse, snapshot: snapshot_read } = *read;
         check_bound(begin)?;
         check_bound(end)?;
@@ -170,40 +164,33 @@ impl Transaction {
         Ok(pairs)
     }
 
-    /// Gives `key` a value. Like all writes it is checked at commit.
-    pub fn set(&mut self, key: &[u8], value: impl Into<Vec<u8>>) {
-        self.overlay.push(Mutation::Set(key.to_owned(), value.into()));
+    pub(super) fn set(&mut self, key: &[u8], value: Vec<u8>) {
+        self.overlay.push(Mutation::Set(key.to_owned(), value));
     }
 
-    /// Takes `key` away.
-    pub fn clear(&mut self, key: &[u8]) {
+    pub(super) fn clear(&mut self, key: &[u8]) {
         self.overlay.push(Mutation::Clear((key.to_owned(), key_behind(key))));
     }
 
-    /// Takes all keys of `begin..end` away.
-    pub fn clear_range(&mut self, begin: &[u8], end: &[u8]) {
+    pub(super) fn clear_range(&mut self, begin: &[u8], end: &[u8]) {
         if begin < end {
             self.overlay.push(Mutation::Clear((begin.to_owned(), end.to_owned())));
         }
     }
 
-    /// Has the store compute the value of `key` from the one it has at commit and `operand`. No conflict comes of it.
-    pub fn atomic(&mut self, atomic: Atomic, key: &[u8], operand: &[u8]) {
+    pub(super) fn atomic(&mut self, atomic: Atomic, key: &[u8], operand: &[u8]) {
         self.overlay.push(Mutation::Atomic(atomic, key.to_owned(), operand.to_owned()));
     }
 
-    /// Sets the key that `template` becomes when the commit's versionstamp is written over its 10 bytes at `offset`.
-    pub fn set_versionstamped_key(&mut self, template: &[u8], offset: u32, value: &[u8]) {
+    pub(super) fn set_versionstamped_key(&mut self, template: &[u8], offset: u32, value: &[u8]) {
         self.overlay.push(Mutation::SetVersionstampedKey(template.to_owned(), offset, value.to_owned()));
     }
 
-    /// Sets `key` to what `template` becomes when the commit's versionstamp is written over its 10 bytes at `offset`.
-    pub fn set_versionstamped_value(&mut self, key: &[u8], template: &[u8], offset: u32) {
+    pub(super) fn set_versionstamped_value(&mut self, key: &[u8], template: &[u8], offset: u32) {
         self.overlay.push(Mutation::SetVersionstampedValue(key.to_owned(), template.to_owned(), offset));
     }
 
-    /// Counts `begin..end` as read or written, for conflicts.
-    pub fn add_conflict_range(&mut self, kind: ConflictKind, begin: &[u8], end: &[u8]) -> Result<(), Error> {
+    pub(super) fn add_conflict_range(&mut self, kind: ConflictKind, begin: &[u8], end: &[u8]) -> Result<(), Error> {
         check_bound(begin)?;
         check_bound(end)?;
         let range = (begin.to_owned(), end.to_owned());
@@ -217,16 +204,13 @@ impl Transaction {
         Ok(())
     }
 
-    /// Waits for another value of `key` than this transaction sees, from its commit on. If it never commits, the watch
-    /// ends with an error.
-    pub fn watch(&mut self, key: &[u8]) -> Result<Watch, Error> {
+    pub(super) fn watch(&mut self, key: &[u8]) -> Result<EmbeddedWatch, Error> {
         let state = Arc::new(WatchState::new(self.get_snapshot(key)?));
         self.watched.push((key.to_owned(), state.clone()));
-        Ok(Watch(state))
+        Ok(EmbeddedWatch(state))
     }
 
-    /// Makes the writes durable, all at once. Without writes nothing is checked, and nothing happens.
-    pub fn commit(&mut self) -> Result<Committed, Error> {
+    pub(super) fn commit(&mut self) -> Result<Committed, Error> {
         if self.overlay.is_empty() && self.write_conflicts.is_empty() {
             let version = self.read_version()?;
             self.begin_watches()?;
@@ -262,14 +246,12 @@ impl Transaction {
         std::mem::take(&mut self.watched).into_iter().try_for_each(|(key, state)| self.engine.watch(key, state))
     }
 
-    /// Prepares another attempt after a retryable `error`: pauses, and begins anew without reads and writes. Any other error
-    /// comes back. After [`Error::CommitUnknownResult`] the first attempt may have happened.
-    pub fn on_error(&mut self, error: Error) -> Result<(), Error> {
+    pub(super) fn on_error(&mut self, error: Error) -> Result<(), Error> {
         if !error.is_retryable() && !matches!(error, Error::CommitUnknownResult) {
             return Err(error);
         }
         let retries = self.retries;
-        *self = Transaction::new(self.engine.clone());
+        *self = EmbeddedTransaction::new(self.engine.clone());
         self.retries = retries + 1;
         // The first retry comes at once: most conflicts are over by then.
         let pause = Duration::from_micros(100) * 2u32.saturating_pow(retries.min(16));
@@ -280,7 +262,7 @@ impl Transaction {
     }
 }
 
-impl Drop for Transaction {
+impl Drop for EmbeddedTransaction {
     fn drop(&mut self) {
         for (_, watch) in &self.watched {
             watch.fire(Err("the transaction of the watch was not committed".into()));

@@ -14,9 +14,11 @@ use crate::flush::Flusher;
 use crate::journal::{Appender, PAYLOAD_BYTES_MAX, Segments};
 use crate::keys::Region;
 use crate::kv::Database;
+use crate::lease::{Lease, host};
 use crate::register::Register;
 use crate::sync::locked;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use vsekai_schema::codec::{DecodeError, Reader};
 use vsekai_schema::record::IdBlock;
 use workers::Running;
@@ -57,6 +59,18 @@ pub struct Status {
     pub last_sync_micros: u64,
     /// The 99th percentile of that over the last 256 groups.
     pub p99_sync_micros: u64,
+    /// Bytes free on the journal's disk when that was last looked at.
+    pub free_bytes: u64,
+    /// True while that is too little: no frames are taken.
+    pub read_only: bool,
+    /// Transactions by which frames were brought into the store.
+    pub flush_count: u64,
+    /// How long the last of them took, in microseconds.
+    pub last_flush_micros: u64,
+    /// Homes (chunks and lone entities) rewritten by all of them.
+    pub flushed_homes: u64,
+    /// Bytes of keys and values given to the store by all of them.
+    pub flushed_bytes: u64,
     /// Why nothing more is made durable, if so.
     pub failed: Option<String>,
 }
@@ -67,6 +81,8 @@ pub struct Storage {
     config: Config,
     database: Database,
     segments: Arc<Segments>,
+    /// The journal's.
+    identity: u64,
     sink: Sink,
     /// `None` until there is a world.
     running: Mutex<Option<Running>>,
@@ -103,10 +119,15 @@ impl Storage {
         if running.is_some() {
             return Err(Error::WorldExists);
         }
-        let (own, block) = recover::create(&self.database, Region::WHOLE, world)?;
+        let (own, block) = recover::create(&self.database, Region::WHOLE, world, self.identity, self.journal_place())?;
         let register = Register::new(self.database.clone(), Region::WHOLE, own);
         *running = Some(self.start(register, 0));
         Ok(block)
+    }
+
+    /// Refuses as [`Storage::append`] would for want of room, before the frame is made.
+    pub fn check_room(&self) -> Result<(), Error> {
+        locked(&self.running).as_ref().map_or(Ok(()), |running| running.shared().check_room(0))
     }
 
     /// Takes the next frame. It is durable once [`Event::Durable`] says so; on an error nothing was taken.
@@ -159,7 +180,25 @@ impl Storage {
         let segments = self.segments.clone();
         let appender =
             Appender::new(segments.clone(), self.config.segment_bytes, own.epoch, own.last_lsn + 1, previous_crc);
-        Running::start(&self.config, self.sink.0.clone(), appender, Flusher::new(register, segments), &own)
+        let lease = if self.database.is_exclusive() {
+            None
+        } else {
+            let ttl = Duration::from_millis(self.config.lease_ttl_ms);
+            Some(Lease::new(self.database.clone(), register.region(), own.epoch, ttl))
+        };
+        Running::start(&self.config, self.sink.0.clone(), appender, self.flusher(register), lease, &own)
+    }
+
+    fn flusher(&self, register: Register) -> Flusher {
+        let threads = usize::try_from(self.config.flush_threads).unwrap_or(1);
+        Flusher::new(register, self.segments.clone(), self.config.change_log_frames, threads)
+    }
+
+    /// Where the journal is, for people.
+    fn journal_place(&self) -> String {
+        let path = self.segments.directory().path();
+        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        format!("{}:{}", host(), absolute.display())
     }
 }
 

@@ -4,21 +4,28 @@ use super::{Sink, Storage};
 use crate::config::Config;
 use crate::error::Error;
 use crate::files::LockedDirectory;
-use crate::flush::Flusher;
+use crate::flush::{collect_unreferenced, write_in_batches};
+use crate::home::{Assembler, Encoded};
 use crate::journal::append::cut_tail;
 use crate::journal::scan::Last;
 use crate::journal::{Scan, Segments, scan};
-use crate::keys::Region;
+use crate::keys::{HomeId, Region};
 use crate::kv::{Database, RangeRead};
+use crate::lease::{Owner, observe};
 use crate::register::{ID_BLOCK, Register, read_own};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 use vsekai_schema::id::EntityId;
 use vsekai_schema::record::{FrameHead, FrameReader, IdBlock, OwnRecord};
 use vsekai_schema::units::ChunkKey;
 
-/// Most bytes of keys and values in one transaction of a new world (FoundationDB: "over 1 MB, modify your design").
-const CREATE_BYTES_MAX: usize = 900_000;
+/// How many pairs of the store are read at a time when a world is loaded.
+const LOAD_PAIRS: usize = 4_096;
+/// One transaction loads for so long at most, well below the age that FoundationDB allows.
+const LOAD_TIME_MAX: Duration = Duration::from_secs(2);
+/// The generation of the parts that a new world's homes have.
+const FIRST_GENERATION: u64 = 1;
 
 /// An open storage.
 #[derive(Debug)]
@@ -61,49 +68,102 @@ pub struct NewWorld {
 
 /// Opens on `database`: see [`Storage::open`].
 pub(super) fn open(database: Database, config: Config, sink: Sink) -> Result<Opened, Error> {
-    let directory = LockedDirectory::open(&config.journal_dir)?;
+    let directory = lock(&database, &config.journal_dir)?;
+    let identity = directory.identity()?;
     let mut found = scan(directory.path(), |_| Ok(()))?;
-    let own = read_own(&mut database.begin()?, Region::WHOLE)?;
-    check_pair(directory.path(), &found, own.as_ref())?;
+    let own = database.run(|transaction| read_own(transaction, Region::WHOLE))?;
+    let fit = check_pair(directory.path(), identity, &found, own.as_ref(), config.abandon_journal)?;
     let segments = Arc::new(Segments::new(directory, found.segments.iter().copied()));
     if found.torn {
         tracing::warn!(journal = %config.journal_dir.display(), "the journal's last write was torn; it is cut off");
     }
     cut_tail(&segments, &mut found)?;
-    let storage =
-        Storage { config, database: database.clone(), segments: segments.clone(), sink, running: Mutex::default() };
+    let storage = Storage {
+        config,
+        database: database.clone(),
+        segments: segments.clone(),
+        identity,
+        sink,
+        running: Mutex::default(),
+    };
     let Some(own) = own else { return Ok(Opened { storage, world: None }) };
 
-    let last_lsn = found.last.as_ref().map_or(0, |last| last.header.lsn);
+    let mut last_lsn = found.last.as_ref().map_or(0, |last| last.header.lsn);
     let mut previous_crc = found.last.as_ref().map_or(0, |last| last.header.crc);
-    if is_behind(&found, &own)? {
+    if fit == Fit::Late || is_behind(&found, &own)? {
         // Nothing here is of use, and the next record must not leave a hole behind it.
-        tracing::warn!(journal = %storage.config.journal_dir.display(), "the store is ahead of the journal, whose segments are removed");
+        tracing::warn!(journal = %storage.config.journal_dir.display(), "the journal holds nothing that the store lacks; its segments are removed");
         for first_lsn in found.segments {
             segments.remove(first_lsn)?;
         }
         previous_crc = 0;
+        last_lsn = 0;
     }
-    let mut flusher = Flusher::new(Register::new(database, Region::WHOLE, own), segments);
+    let mut flusher = storage.flusher(Register::new(database, Region::WHOLE, own));
     while !flusher.has(last_lsn) {
         flusher.flush_batch(last_lsn)?;
     }
     let mut register = flusher.into_register();
-    let ids = register.take_over()?;
+    let ids = register.take_over(identity, &storage.journal_place())?;
     let world = load(&register, ids)?;
     *crate::sync::locked(&storage.running) = Some(storage.start(register, previous_crc));
     Ok(Opened { storage, world: Some(world) })
 }
 
+/// Locks the journal. One that a hung process holds is taken from it once the store shows that it is hung.
+fn lock(database: &Database, journal_dir: &Path) -> Result<LockedDirectory, Error> {
+    let busy = match LockedDirectory::open(journal_dir) {
+        Err(busy @ Error::InUse(_)) if !database.is_exclusive() => busy,
+        other => return other,
+    };
+    match observe(database, Region::WHOLE)? {
+        Owner::Alive(holder) => Err(Error::Owned(holder)),
+        Owner::Unknown => Err(busy),
+        // It may have ended meanwhile.
+        Owner::Gone => match LockedDirectory::open(journal_dir) {
+            Err(Error::InUse(_)) => {
+                tracing::warn!(journal = %journal_dir.display(), "the shard that holds the journal is hung; it is taken over");
+                LockedDirectory::seize(journal_dir)
+            }
+            other => other,
+        },
+    }
+}
+
+/// How a journal and a store belong together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fit {
+    /// The store lacks nothing but what may be in the journal.
+    Good,
+    /// What the store lacks of the journal was written by a shard that had been fenced already, and never acknowledged.
+    Late,
+}
+
 /// Refuses a journal that cannot be the one in front of this store.
-fn check_pair(directory: &Path, found: &Scan, own: Option<&OwnRecord>) -> Result<(), Error> {
+fn check_pair(
+    directory: &Path,
+    identity: u64,
+    found: &Scan,
+    own: Option<&OwnRecord>,
+    abandon_journal: bool,
+) -> Result<Fit, Error> {
     let mismatch = |detail: String| Err(Error::Mismatch { path: directory.to_owned(), detail });
     let Some(own) = own else {
         return match &found.last {
             Some(last) => mismatch(format!("it holds records up to {}, and the store no world", last.header.lsn)),
-            None => Ok(()),
+            None => Ok(Fit::Good),
         };
     };
+    if own.journal != 0 && own.journal != identity {
+        if !abandon_journal {
+            return Err(Error::OtherJournal { last_frame: own.last_frame, place: own.journal_place.clone() });
+        }
+        tracing::warn!(
+            last_frame = own.last_frame,
+            journal = own.journal_place,
+            "the frames in that journal are given up"
+        );
+    }
     if let Some(first) = found.first_lsn()
         && first > own.last_lsn + 1
     {
@@ -112,12 +172,16 @@ fn check_pair(directory: &Path, found: &Scan, own: Option<&OwnRecord>) -> Result
     match &found.last {
         Some(last) if last.header.lsn > own.last_lsn && last.header.epoch != own.epoch => {
             let (epoch, lsn) = (last.header.epoch, last.header.lsn);
+            // The takeover that raised the epoch drained this very journal first.
+            if own.journal == identity && epoch < own.epoch {
+                return Ok(Fit::Late);
+            }
             mismatch(format!(
                 "record {lsn} is of epoch {epoch}, but the region was taken over and has epoch {}",
                 own.epoch
             ))
         }
-        _ => Ok(()),
+        _ => Ok(Fit::Good),
     }
 }
 
@@ -139,24 +203,78 @@ fn last_head(last: &Last) -> Result<FrameHead, Error> {
 
 fn load(register: &Register, ids: IdBlock) -> Result<SavedWorld, Error> {
     let region = register.region();
-    let mut transaction = register.database().begin()?;
-    let mut all = |(begin, end): (Vec<u8>, Vec<u8>)| transaction.get_range(&RangeRead::new(&begin, &end));
-    let chunks = all(region.chunks())?.into_iter().map(|(key, payload)| {
-        let chunk = region.chunk_of(&key);
-        let place = || format!("key {} of the store", crate::keys::readable(&key));
-        chunk.map(|chunk| (chunk, payload)).ok_or_else(|| Error::corrupt(place(), "it is not the key of a chunk"))
-    });
-    let chunks = chunks.collect::<Result<_, _>>()?;
-    let alone = all(region.entities())?.into_iter().map(|(_, payload)| payload).collect();
     let own = register.own();
+    let (mut chunks, mut alone) = (Vec::new(), Vec::new());
+    let mut unreferenced = Vec::new();
+    for range in [region.chunks(), region.entities()] {
+        let mut assembler = Assembler::new(region);
+        read_pairs(register, range, |key, value| {
+            match assembler.push(key, value)? {
+                Some((HomeId::Chunk(chunk), list)) => chunks.push((chunk, list)),
+                Some((HomeId::Entity(_), list)) => alone.push(list),
+                None => {}
+            }
+            Ok(())
+        })?;
+        assembler.finish()?;
+        unreferenced.append(&mut assembler.unreferenced);
+    }
+    if !unreferenced.is_empty() {
+        tracing::info!(parts = unreferenced.len(), "taking away what a flush that was cut short has left");
+        collect_unreferenced(register, &unreferenced)?;
+    }
     Ok(SavedWorld { frame: own.last_frame, state_hash: own.state_hash, ids, chunks, alone })
+}
+
+/// Visits all pairs of a range in order, in as many transactions as that takes. Each checks that the owner is still this
+/// one: then nobody else has written in between.
+fn read_pairs(
+    register: &Register,
+    range: (Vec<u8>, Vec<u8>),
+    mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let (mut begin, end) = range;
+    let mut ended = false;
+    while !ended {
+        let began = Instant::now();
+        let mut pages = Vec::new();
+        register.read(|transaction| {
+            pages.clear();
+            let mut begin = begin.clone();
+            while began.elapsed() < LOAD_TIME_MAX {
+                let page = transaction.get_range(&RangeRead::new(&begin, &end).limit(LOAD_PAIRS).snapshot())?;
+                let is_last = page.len() < LOAD_PAIRS;
+                if let Some((last, _)) = page.last() {
+                    begin = [&last[..], &[0]].concat();
+                }
+                pages.push(page);
+                // A page at a time bounds the memory; what is visited can't be visited again.
+                if is_last || pages.len() == 8 {
+                    break;
+                }
+            }
+            Ok(())
+        })?;
+        for (key, value) in pages.iter().flatten() {
+            visit(key, value)?;
+        }
+        ended = pages.last().is_some_and(|page| page.len() < LOAD_PAIRS);
+        if let Some((last, _)) = pages.iter().rev().find_map(|page| page.last()) {
+            begin = [&last[..], &[0]].concat();
+        }
+    }
+    Ok(())
 }
 
 /// Writes a new world in parts, the register last: a crash on the way leaves no world, and the next try begins by
 /// clearing what this one left.
-pub(super) fn create(database: &Database, region: Region, world: NewWorld) -> Result<(OwnRecord, IdBlock), Error> {
-    let chunks = world.chunks.into_iter().map(|(chunk, payload)| (region.chunk(chunk), payload));
-    let alone = world.alone.into_iter().map(|(id, payload)| (region.entity(id), payload));
+pub(super) fn create(
+    database: &Database,
+    region: Region,
+    world: NewWorld,
+    journal: u64,
+    journal_place: String,
+) -> Result<(OwnRecord, IdBlock), Error> {
     let block = IdBlock {
         next: world.ids_used_to,
         end: world
@@ -170,22 +288,25 @@ pub(super) fn create(database: &Database, region: Region, world: NewWorld) -> Re
         last_lsn: 0,
         state_hash: world.state_hash,
         ids_reserved_to: block.end,
-        last_commit_id: 1,
+        last_commit_id: FIRST_GENERATION,
+        journal,
+        journal_place,
     };
-    let mut part = vec![];
-    let mut part_bytes = 0;
-    let commit = |part: &[(Vec<u8>, Vec<u8>)], is_first: bool, own: Option<&OwnRecord>| {
-        database.run(|transaction| {
-            if read_own(transaction, region)?.is_some() {
-                return Err(Error::WorldExists);
+    let write = |pairs: &[(Vec<u8>, Vec<u8>)], is_first: bool, own: Option<&OwnRecord>| {
+        database.run_idempotent(|transaction| {
+            match read_own(transaction, region)? {
+                None => {}
+                // The answer to the last attempt was lost.
+                Some(found) if own == Some(&found) => return Ok(()),
+                Some(_) => return Err(Error::WorldExists),
             }
             if is_first {
-                for (begin, end) in [region.chunks(), region.entities()] {
+                for (begin, end) in [region.chunks(), region.entities(), region.changes()] {
                     transaction.clear_range(&begin, &end);
                 }
             }
-            for (key, payload) in part {
-                transaction.set(key, payload.as_slice());
+            for (key, value) in pairs {
+                transaction.set(key, value.as_slice());
             }
             if let Some(own) = own {
                 transaction.set(&region.own(), own.encode());
@@ -193,19 +314,22 @@ pub(super) fn create(database: &Database, region: Region, world: NewWorld) -> Re
             Ok(())
         })
     };
-    let mut is_first = true;
-    for (key, payload) in chunks.chain(alone) {
-        let bytes = key.len() + payload.len();
-        if part_bytes + bytes > CREATE_BYTES_MAX && !part.is_empty() {
-            commit(&part, is_first, None)?;
-            is_first = false;
-            part.clear();
-            part_bytes = 0;
+    write(&[], true, None)?;
+    let chunks = world.chunks.into_iter().map(|(chunk, list)| (HomeId::Chunk(chunk), list));
+    let alone = world.alone.into_iter().map(|(id, list)| (HomeId::Entity(id), list));
+    let pairs = chunks.chain(alone).flat_map(|(home, list)| {
+        let key = region.home(home);
+        let encoded = Encoded::new(&list, world.frame);
+        if encoded.bytes() <= crate::home::PART_BYTES {
+            return vec![(key, encoded.whole())];
         }
-        part_bytes += bytes;
-        part.push((key, payload));
-    }
-    commit(&part, is_first, Some(&own))?;
+        let parts = encoded.parts(&key, FIRST_GENERATION).map(|(key, bytes)| (key, bytes.to_vec()));
+        let mut pairs: Vec<_> = parts.collect();
+        pairs.push((key.clone(), encoded.reference(FIRST_GENERATION)));
+        pairs
+    });
+    write_in_batches(pairs, |batch| write(batch, false, None))?;
+    write(&[], false, Some(&own))?;
     Ok((own, block))
 }
 
@@ -218,6 +342,6 @@ pub fn last_durable_frame(config: &Config) -> Result<Option<(u64, u64)>, Error> 
         return Ok(Some((head.frame, head.state_hash)));
     }
     let Some(database) = Database::open_copy(&config.store_url)? else { return Ok(None) };
-    let own = read_own(&mut database.begin()?, Region::WHOLE)?;
+    let own = database.run(|transaction| read_own(transaction, Region::WHOLE))?;
     Ok(own.map(|own| (own.last_frame, own.state_hash)))
 }

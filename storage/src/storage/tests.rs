@@ -1,5 +1,6 @@
 use super::*;
 use crate::error::Error;
+use crate::journal::segments::list;
 use crate::register::ID_BLOCK;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -434,7 +435,15 @@ fn a_second_opener_fences_the_first() {
     first.append(3, frame(3, 10)).unwrap();
     events.wait_durable(3);
 
-    let second = Storage::open_on(database.clone(), config_in(&two), Events::sink().1).unwrap();
+    // Without the journal that holds frames 2 and 3 nobody may go on, but by saying so.
+    let error = Storage::open_on(database.clone(), config_in(&two), Events::sink().1).map(|_| ()).unwrap_err();
+    let place = config_in(&one).journal_dir.display().to_string();
+    assert!(
+        matches!(&error, Error::OtherJournal { last_frame: 1, place: found } if found.ends_with(&place)),
+        "{error}"
+    );
+    let abandoning = Config { abandon_journal: true, ..config_in(&two) };
+    let second = Storage::open_on(database.clone(), abandoning, Events::sink().1).unwrap();
     assert_eq!(second.world.unwrap().frame, 1);
     let error = first.flush_now().unwrap_err();
     assert!(matches!(&error, Error::Poisoned(text) if text.contains("another shard owns the region")), "{error}");
@@ -458,7 +467,7 @@ fn a_second_opener_fences_the_first() {
     again.storage.append(3, other_hash).unwrap();
     again.storage.close().unwrap();
     let back = Storage::open_on(database, config_in(&one), Events::sink().1).unwrap();
-    assert_eq!(fs::read_dir(config_in(&one).journal_dir).unwrap().count(), 0);
+    assert!(list(&config_in(&one).journal_dir).unwrap().is_empty());
     let world = back.world.unwrap();
     assert_eq!((world.frame, world.state_hash), (3, 3333));
     back.storage.append(4, frame(4, 10)).unwrap();

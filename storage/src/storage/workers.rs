@@ -4,16 +4,20 @@
 use super::{Event, EventSink, Status};
 use crate::config::Config;
 use crate::error::Error;
-use crate::flush::Flusher;
+use crate::files::free_bytes;
+use crate::flush::{Flushed, Flusher};
 use crate::journal::{Appender, HEADER_BYTES};
+use crate::lease::{BEATS, Lease};
+use crate::planted::{Bug, is_planted};
 use crate::sync::locked;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use vsekai_schema::record::OwnRecord;
+use vsekai_schema::record::{IdBlock, OwnRecord};
 
 const SYNC_TIMES: usize = 256;
 
@@ -23,6 +27,7 @@ pub(super) struct Running {
     shared: Arc<Shared>,
     writer: Option<JoinHandle<()>>,
     flusher: Option<JoinHandle<()>>,
+    lease: Option<JoinHandle<()>>,
 }
 
 /// What the threads and the handle share.
@@ -30,6 +35,9 @@ pub(super) struct Shared {
     sink: EventSink,
     flush_interval: Duration,
     backlog_bytes_max: u64,
+    min_free_bytes: u64,
+    /// The journal's disk, as last seen.
+    free_bytes: AtomicU64,
     /// Each frame has one record, so frame number and lsn differ by this for ever.
     frame_of_lsn_0: u64,
     /// Bytes of frames that the store does not have yet.
@@ -40,11 +48,15 @@ pub(super) struct Shared {
     flush: Mutex<FlushState>,
     flush_changed: Condvar,
     sync_times: Mutex<SyncTimes>,
+    flush_totals: Mutex<FlushTotals>,
+    lease: Mutex<Stop>,
+    lease_changed: Condvar,
     poison: OnceLock<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 enum Stop {
+    #[default]
     No,
     /// Finish what was taken.
     Drain,
@@ -68,6 +80,14 @@ struct FlushState {
 }
 
 #[derive(Default)]
+struct FlushTotals {
+    count: u64,
+    homes: u64,
+    store_bytes: u64,
+    last_micros: u64,
+}
+
+#[derive(Default)]
 struct SyncTimes {
     count: u64,
     recent_micros: VecDeque<u64>,
@@ -85,12 +105,15 @@ impl Running {
         sink: EventSink,
         appender: Appender,
         flusher: Flusher,
+        lease: Option<Lease>,
         own: &OwnRecord,
     ) -> Self {
         let shared = Arc::new(Shared {
             sink,
             flush_interval: Duration::from_millis(config.flush_interval_ms),
             backlog_bytes_max: config.backlog_bytes_max,
+            min_free_bytes: config.min_free_bytes,
+            free_bytes: AtomicU64::new(u64::MAX),
             frame_of_lsn_0: own.last_frame - own.last_lsn,
             backlog_bytes: AtomicU64::new(0),
             durable_lsn: AtomicU64::new(own.last_lsn),
@@ -104,11 +127,19 @@ impl Running {
             }),
             flush_changed: Condvar::new(),
             sync_times: Mutex::default(),
+            flush_totals: Mutex::default(),
+            lease: Mutex::default(),
+            lease_changed: Condvar::new(),
             poison: OnceLock::new(),
         });
+        let beat = Duration::from_millis(config.lease_ttl_ms) / BEATS;
+        let journal_dir = config.journal_dir.clone();
+        shared.look_at_disk(&journal_dir);
         let writer = spawn("journal", shared.clone(), move |shared| write_groups(shared, appender));
-        let flusher = spawn("flusher", shared.clone(), move |shared| flush_batches(shared, flusher));
-        Running { shared, writer, flusher }
+        let flusher = spawn("flusher", shared.clone(), move |shared| flush_batches(shared, flusher, &journal_dir));
+        let lease =
+            lease.and_then(|lease| spawn("lease", shared.clone(), move |shared| keep_lease(shared, lease, beat)));
+        Running { shared, writer, flusher, lease }
     }
 
     pub(super) fn shared(&self) -> Arc<Shared> {
@@ -145,6 +176,9 @@ impl Running {
         locked(&self.shared.flush).stop = how;
         self.shared.flush_changed.notify_all();
         join(self.flusher.take());
+        *locked(&self.shared.lease) = how;
+        self.shared.lease_changed.notify_all();
+        join(self.lease.take());
     }
 }
 
@@ -163,13 +197,11 @@ impl Shared {
         if frame != expected {
             return Err(Error::FrameOrder { expected, found: frame });
         }
-        let waiting = self.backlog_bytes.load(Ordering::Relaxed);
-        // A frame larger than the whole bound still passes when nothing else waits.
-        if waiting > 0 && waiting + bytes > self.backlog_bytes_max {
+        if let Err(error) = self.check_room(bytes) {
             drop(queue);
             locked(&self.flush).wanted = true;
             self.flush_changed.notify_all();
-            return Err(Error::Backlogged { waiting, limit: self.backlog_bytes_max });
+            return Err(error);
         }
         self.backlog_bytes.fetch_add(bytes, Ordering::Relaxed);
         queue.records.push_back(record);
@@ -177,6 +209,34 @@ impl Shared {
         drop(queue);
         self.queue_changed.notify_all();
         Ok(())
+    }
+
+    /// Refuses when there is no room for `bytes` more.
+    pub(super) fn check_room(&self, bytes: u64) -> Result<(), Error> {
+        let free = self.free_bytes.load(Ordering::Relaxed);
+        if free < self.min_free_bytes {
+            return Err(Error::DiskNearlyFull { free, needed: self.min_free_bytes });
+        }
+        let waiting = self.backlog_bytes.load(Ordering::Relaxed);
+        // A frame larger than the whole bound still passes when nothing else waits.
+        if waiting > 0 && waiting + bytes > self.backlog_bytes_max {
+            return Err(Error::Backlogged { waiting, limit: self.backlog_bytes_max });
+        }
+        Ok(())
+    }
+
+    /// What can't be told counts as plenty: the write itself will say.
+    fn look_at_disk(&self, journal_dir: &Path) {
+        let free = free_bytes(journal_dir).unwrap_or(u64::MAX);
+        let before = self.free_bytes.swap(free, Ordering::Relaxed);
+        if (free < self.min_free_bytes) != (before < self.min_free_bytes) {
+            tracing::warn!(
+                free,
+                needed = self.min_free_bytes,
+                read_only = free < self.min_free_bytes,
+                "the journal's disk"
+            );
+        }
     }
 
     /// Blocks until the store has everything that is durable now.
@@ -199,6 +259,11 @@ impl Shared {
             let queue = locked(&self.queue);
             (queue.appended_frame, queue.records.len() as u64)
         };
+        let (flush_count, flushed_homes, flushed_bytes, last_flush_micros) = {
+            let totals = locked(&self.flush_totals);
+            (totals.count, totals.homes, totals.store_bytes, totals.last_micros)
+        };
+        let free_bytes = self.free_bytes.load(Ordering::Relaxed);
         let times = locked(&self.sync_times);
         let mut sorted: Vec<u64> = times.recent_micros.iter().copied().collect();
         sorted.sort_unstable();
@@ -211,6 +276,12 @@ impl Shared {
             sync_count: times.count,
             last_sync_micros: times.recent_micros.back().copied().unwrap_or_default(),
             p99_sync_micros: sorted.get(sorted.len().saturating_sub(1) * 99 / 100).copied().unwrap_or_default(),
+            free_bytes,
+            read_only: free_bytes < self.min_free_bytes,
+            flush_count,
+            last_flush_micros,
+            flushed_homes,
+            flushed_bytes,
             failed: self.poison.get().cloned(),
         }
     }
@@ -234,6 +305,8 @@ impl Shared {
         self.queue_changed.notify_all();
         drop(locked(&self.flush));
         self.flush_changed.notify_all();
+        drop(locked(&self.lease));
+        self.lease_changed.notify_all();
     }
 
     /// The next group, or `None` when there will be none.
@@ -262,6 +335,16 @@ impl Shared {
         times.recent_micros.push_back(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
     }
 
+    fn note_flush(&self, flushed: &Flushed, took: Duration) {
+        if flushed.frames > 0 {
+            let mut totals = locked(&self.flush_totals);
+            totals.count += 1;
+            totals.homes += flushed.homes;
+            totals.store_bytes += flushed.store_bytes;
+            totals.last_micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        }
+    }
+
     /// Waits until a flush is due or ids are asked for, and says how to stop.
     fn await_flush(&self, last_flush: Instant) -> (Stop, VecDeque<u64>, bool) {
         let mut state = locked(&self.flush);
@@ -282,6 +365,10 @@ impl Shared {
 /// Writes groups until told to stop: everything queued, one sync, one event.
 fn write_groups(shared: &Shared, mut appender: Appender) -> Result<(), Error> {
     while let Some(group) = shared.next_group() {
+        if is_planted(Bug::AcknowledgedBeforeSync) {
+            let durable_lsn = shared.durable_lsn.load(Ordering::Acquire) + group.len() as u64;
+            (shared.sink)(Event::Durable { frame: shared.frame_at(durable_lsn) });
+        }
         let began = Instant::now();
         let durable_lsn = appender.append_group(group.iter().map(Vec::as_slice))?;
         shared.note_sync(began.elapsed());
@@ -298,11 +385,15 @@ fn write_groups(shared: &Shared, mut appender: Appender) -> Result<(), Error> {
 }
 
 /// Flushes until told to stop. Asked-for ids are served between transactions.
-fn flush_batches(shared: &Shared, mut flusher: Flusher) -> Result<(), Error> {
+fn flush_batches(shared: &Shared, mut flusher: Flusher, journal_dir: &Path) -> Result<(), Error> {
     let mut last_flush = Instant::now();
     loop {
         let (stop, id_requests, is_due) = shared.await_flush(last_flush);
         for count in id_requests {
+            if is_planted(Bug::IdsGrantedEarly) {
+                let next = flusher.own().ids_reserved_to;
+                (shared.sink)(Event::IdsGranted(IdBlock { next, end: next + count }));
+            }
             let block = flusher.register().reserve_ids(count)?;
             (shared.sink)(Event::IdsGranted(block));
         }
@@ -311,7 +402,10 @@ fn flush_batches(shared: &Shared, mut flusher: Flusher) -> Result<(), Error> {
         }
         if is_due {
             let durable_lsn = shared.durable_lsn.load(Ordering::Acquire);
+            let began = Instant::now();
             let flushed = flusher.flush_batch(durable_lsn)?;
+            shared.note_flush(&flushed, began.elapsed());
+            shared.look_at_disk(journal_dir);
             let bytes = flushed.payload_bytes + flushed.frames * HEADER_BYTES as u64;
             shared.backlog_bytes.fetch_sub(bytes, Ordering::Relaxed);
             let mut state = locked(&shared.flush);
@@ -324,8 +418,29 @@ fn flush_batches(shared: &Shared, mut flusher: Flusher) -> Result<(), Error> {
             drop(state);
             shared.flush_changed.notify_all();
             if stop == Stop::Drain && flusher.has(durable_lsn) {
-                return Ok(());
+                return flusher.register().leave();
             }
+        }
+    }
+}
+
+/// Shows signs of life until told to stop. A store that does not answer is no reason to stop: nobody can take over then,
+/// either.
+fn keep_lease(shared: &Shared, mut lease: Lease, every: Duration) -> Result<(), Error> {
+    loop {
+        match lease.beat() {
+            Err(error @ Error::Fenced { .. }) => return Err(error),
+            Err(error) => tracing::warn!(error = error.chain(), "the lease could not be renewed"),
+            Ok(()) => {}
+        }
+        let stop = locked(&shared.lease);
+        let wait = |stop: &mut Stop| *stop == Stop::No && shared.poison.get().is_none();
+        let (stop, _) =
+            shared.lease_changed.wait_timeout_while(stop, every, wait).unwrap_or_else(PoisonError::into_inner);
+        match *stop {
+            Stop::No if shared.poison.get().is_none() => {}
+            Stop::Drain => return lease.leave(),
+            _ => return Ok(()),
         }
     }
 }

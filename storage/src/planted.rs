@@ -1,0 +1,69 @@
+//! Bugs that can be planted on purpose, in test builds only, to prove that the tests would find them. In every other build
+//! [`is_planted`] is `false` and costs nothing.
+//!
+//! `VSEKAI_PLANT=<name>` plants one for the whole test process; `prove planted-bugs` runs the test that must find it.
+
+macro_rules! bugs {
+    ($($(#[$doc:meta])* $bug:ident = $name:literal, $test:literal;)*) => {
+        /// What can be planted.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Bug {
+            $($(#[$doc])* $bug,)*
+        }
+
+        #[cfg(test)]
+        impl Bug {
+            /// All of them: name, and the test that finds it.
+            pub(crate) const ALL: &[(Bug, &str, &str)] = &[$((Bug::$bug, $name, $test),)*];
+        }
+    };
+}
+
+bugs! {
+    /// The journal's sync is left out.
+    JournalSyncSkipped = "journal-sync-skipped", "crash";
+    /// Frames are acknowledged before they are synced.
+    AcknowledgedBeforeSync = "acknowledged-before-sync", "crash";
+    /// A write does not look at the fence.
+    FenceSkipped = "fence-skipped", "fence";
+    /// The fence is read without a conflict.
+    FenceReadUntracked = "fence-read-untracked", "fence";
+    /// After an unknown result the transaction runs again without a look at its commit id.
+    UnknownRetriedBlindly = "unknown-retried-blindly", "unknown";
+    /// Homes and register are written in two transactions.
+    HomesAndCursorApart = "homes-and-cursor-apart", "crash";
+    /// Lone entities and chunks are written in two transactions.
+    EntitiesAndChunksApart = "entities-and-chunks-apart", "crash";
+    /// Old parts are collected before the flip.
+    CollectedBeforeFlip = "collected-before-flip", "crash";
+    /// A large flush reuses the generation that is being read.
+    GenerationReused = "generation-reused", "crash";
+    /// The cursor says one frame more than what was folded.
+    CursorAhead = "cursor-ahead", "crash";
+    /// The cursor stays one frame behind, which is folded again.
+    ReplayedTwice = "replayed-twice", "crash";
+    /// Journal segments are removed before the store has their frames.
+    SegmentsRemovedEarly = "segments-removed-early", "crash";
+    /// A seized journal is still acknowledged.
+    SeizureIgnored = "seizure-ignored", "fence";
+    /// Ids are handed out before their reservation is durable.
+    IdsGrantedEarly = "ids-granted-early", "crash";
+}
+
+/// True when `bug` is planted.
+#[cfg(test)]
+pub(crate) fn is_planted(bug: Bug) -> bool {
+    static PLANTED: std::sync::OnceLock<Option<Bug>> = std::sync::OnceLock::new();
+    let planted = PLANTED.get_or_init(|| {
+        let name = std::env::var("VSEKAI_PLANT").ok()?;
+        let found = Bug::ALL.iter().find(|(_, known, _)| *known == name);
+        Some(found.unwrap_or_else(|| panic!("no bug is called {name}")).0)
+    });
+    *planted == Some(bug)
+}
+
+/// Never, in this build.
+#[cfg(not(test))]
+pub(crate) const fn is_planted(_bug: Bug) -> bool {
+    false
+}
