@@ -3,11 +3,13 @@
 //! - [`bot`]: one synthetic player's mind: what it sees in, what it does out; no I/O.
 //! - [`webrtc`] and [`loopback`]: what carries many of them.
 //! - [`report`]: what came of it, as a table and as JSON.
+//! - [`store`]: what the store costs, beside its peers.
 //! - [`world`]: large worlds for measurements; [`process`]: a shard in a process of its own.
 
 pub mod bot;
 pub mod loopback;
 pub mod process;
 pub mod report;
+pub mod store;
 pub mod webrtc;
 pub mod world;

@@ -28,6 +28,8 @@ pub struct LoopbackShard {
     pub tick_times: Vec<Duration>,
     /// Bytes of frame records.
     pub record_bytes: u64,
+    /// The last tick's frame: its number and its record.
+    pub last_frame: (u64, Vec<u8>),
     server: Server,
     network: Loopback,
     now: Duration,
@@ -69,6 +71,7 @@ impl LoopbackShard {
             hashes: Vec::new(),
             tick_times: Vec::new(),
             record_bytes: 0,
+            last_frame: (0, Vec::new()),
             server,
             network,
             now: Duration::ZERO,
@@ -104,6 +107,7 @@ impl LoopbackShard {
 
         self.hashes.push(output.state_hash);
         self.record_bytes += output.record.len() as u64;
+        self.last_frame = (output.frame, output.record.to_vec());
         for command in self.server.take_commands() {
             self.network.server_command(command);
         }

@@ -12,7 +12,7 @@ use vsekai_bench::bot::Style;
 use vsekai_bench::loopback::LoopbackShard;
 use vsekai_bench::process::ShardProcess;
 use vsekai_bench::report::{Latency, Report};
-use vsekai_bench::{webrtc, world};
+use vsekai_bench::{store, webrtc, world};
 use vsekai_net::loopback::Faults;
 use vsekai_sim::{SimConfig, Simulation};
 
@@ -44,6 +44,43 @@ enum Command {
     Capacity(Capacity),
     /// Time from starting a shard's process to its being ready with a large world
     Restart(Restart),
+    /// The store: durable commits, flushes, loads, bytes on disk
+    #[command(subcommand)]
+    Store(Store),
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum Store {
+    /// Durable commits a second at 1, 8 and 64 writers, beside a raw sync and fjall
+    Commits {
+        /// For how long each, seconds
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=600))]
+        seconds: u32,
+    },
+    /// Folding changed entities into the store
+    Flush {
+        /// Things that stand in the world
+        #[arg(long, default_value_t = 200_000)]
+        entities: usize,
+    },
+    /// Loading a world and single chunks; bytes on disk
+    Load {
+        /// Things that stand in the world
+        #[arg(long, default_value_t = 1_000_000)]
+        entities: usize,
+    },
+    /// The tick beside a flush and without
+    Tick {
+        /// Things that stand in the world
+        #[arg(long, default_value_t = 100_000)]
+        entities: usize,
+        /// Players
+        #[arg(long, default_value_t = 500)]
+        players: usize,
+        /// Seconds to measure
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -165,6 +202,10 @@ fn main() -> ExitCode {
         Command::Tick(arguments) => tick(&arguments),
         Command::Capacity(arguments) => capacity(&arguments),
         Command::Restart(arguments) => restart(&arguments),
+        Command::Store(Store::Commits { seconds }) => store::commit_rates(seconds),
+        Command::Store(Store::Flush { entities }) => store::flushes(entities),
+        Command::Store(Store::Load { entities }) => store::loads(entities),
+        Command::Store(Store::Tick { entities, players, seconds }) => store::ticks(entities, players, seconds),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -63,6 +63,8 @@ pub struct Status {
     pub free_bytes: u64,
     /// True while that is too little: no frames are taken.
     pub read_only: bool,
+    /// True while frames are being brought into the store.
+    pub is_flushing: bool,
     /// Transactions by which frames were brought into the store.
     pub flush_count: u64,
     /// How long the last of them took, in microseconds.

@@ -79,8 +79,9 @@ struct FlushState {
     stop: Stop,
 }
 
-#[derive(Default)]
+#[derive(Debug, Clone, Copy, Default)]
 struct FlushTotals {
+    is_running: bool,
     count: u64,
     homes: u64,
     store_bytes: u64,
@@ -259,10 +260,7 @@ impl Shared {
             let queue = locked(&self.queue);
             (queue.appended_frame, queue.records.len() as u64)
         };
-        let (flush_count, flushed_homes, flushed_bytes, last_flush_micros) = {
-            let totals = locked(&self.flush_totals);
-            (totals.count, totals.homes, totals.store_bytes, totals.last_micros)
-        };
+        let flushes = *locked(&self.flush_totals);
         let free_bytes = self.free_bytes.load(Ordering::Relaxed);
         let times = locked(&self.sync_times);
         let mut sorted: Vec<u64> = times.recent_micros.iter().copied().collect();
@@ -278,10 +276,11 @@ impl Shared {
             p99_sync_micros: sorted.get(sorted.len().saturating_sub(1) * 99 / 100).copied().unwrap_or_default(),
             free_bytes,
             read_only: free_bytes < self.min_free_bytes,
-            flush_count,
-            last_flush_micros,
-            flushed_homes,
-            flushed_bytes,
+            is_flushing: flushes.is_running,
+            flush_count: flushes.count,
+            last_flush_micros: flushes.last_micros,
+            flushed_homes: flushes.homes,
+            flushed_bytes: flushes.store_bytes,
             failed: self.poison.get().cloned(),
         }
     }
@@ -336,8 +335,9 @@ impl Shared {
     }
 
     fn note_flush(&self, flushed: &Flushed, took: Duration) {
+        let mut totals = locked(&self.flush_totals);
+        totals.is_running = false;
         if flushed.frames > 0 {
-            let mut totals = locked(&self.flush_totals);
             totals.count += 1;
             totals.homes += flushed.homes;
             totals.store_bytes += flushed.store_bytes;
@@ -403,6 +403,7 @@ fn flush_batches(shared: &Shared, mut flusher: Flusher, journal_dir: &Path) -> R
         if is_due {
             let durable_lsn = shared.durable_lsn.load(Ordering::Acquire);
             let began = Instant::now();
+            locked(&shared.flush_totals).is_running = true;
             let flushed = flusher.flush_batch(durable_lsn)?;
             shared.note_flush(&flushed, began.elapsed());
             shared.look_at_disk(journal_dir);

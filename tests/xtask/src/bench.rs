@@ -31,6 +31,11 @@ const BENCHES: &[Bench] = &[
         what: "time from process start to ready with 1,000,000 entities in the store",
         commands: &["restart --entities 1000000"],
     },
+    Bench {
+        name: "store",
+        what: "durable commits beside a raw sync and fjall 3, flushes, loads, bytes on disk, ticks beside a flush",
+        commands: &["store commits", "store flush", "store load", "store tick"],
+    },
     Bench { name: "micro", what: "micro-benchmarks by criterion: lowest, middle and highest estimate", commands: &[] },
 ];
 
