@@ -9,6 +9,7 @@ const FLUSH_INTERVAL_MS: RangeInclusive<u64> = 1..=3_600_000;
 const SEGMENT_BYTES: RangeInclusive<u64> = 4 << 10..=1 << 30;
 const BACKLOG_BYTES: RangeInclusive<u64> = 4 << 10..=1 << 44;
 const LEASE_TTL_MS: RangeInclusive<u64> = 100..=600_000;
+const TRANSACTION_BYTES: RangeInclusive<u64> = 4 << 10..=9_000_000;
 const FLUSH_THREADS: RangeInclusive<u64> = 1..=64;
 
 /// Where the world is kept, and how much may wait on its way there.
@@ -33,6 +34,9 @@ pub struct Config {
     pub lease_ttl_ms: u64,
     /// For how many frames the store keeps its log of changes; 0 keeps none.
     pub change_log_frames: u64,
+    /// Most bytes of keys and values in one transaction of the store, 4,096 to 9,000,000; what is larger takes several and a
+    /// flip (FoundationDB: "over 1 MB, modify your design").
+    pub transaction_bytes: u64,
     /// How many threads fold a large flush, 1 to 64.
     pub flush_threads: u64,
     /// Open a world although the journal that may hold its last frames is not the one at hand: they are lost then.
@@ -52,9 +56,14 @@ impl Config {
             min_free_bytes: 256 << 20,
             lease_ttl_ms: 2_000,
             change_log_frames: 216_000,
+            transaction_bytes: 900_000,
             flush_threads: 1,
             abandon_journal: false,
         }
+    }
+
+    pub(crate) fn transaction_bytes(&self) -> usize {
+        usize::try_from(self.transaction_bytes).unwrap_or(usize::MAX)
     }
 
     /// Refuses values out of range, naming the key and what is allowed.
@@ -66,6 +75,7 @@ impl Config {
         in_range("flush_interval_ms", self.flush_interval_ms, FLUSH_INTERVAL_MS)?;
         in_range("segment_bytes", self.segment_bytes, SEGMENT_BYTES)?;
         in_range("lease_ttl_ms", self.lease_ttl_ms, LEASE_TTL_MS)?;
+        in_range("transaction_bytes", self.transaction_bytes, TRANSACTION_BYTES)?;
         in_range("flush_threads", self.flush_threads, FLUSH_THREADS)?;
         in_range("backlog_bytes_max", self.backlog_bytes_max, BACKLOG_BYTES)
     }

@@ -1,11 +1,12 @@
 //! Brings durable frames from the journal into the store, batch by batch, each with the register that says so.
 //!
-//! A batch of up to [`TRANSACTION_BYTES`] is one transaction. A larger one writes the lists as parts of a new generation first,
+//! A batch that fits one transaction is one transaction. A larger one writes the lists as parts of a new generation first,
 //! which nothing refers to yet, then all home records and the register in one transaction (the *flip*), and collects the
 //! parts of the old generations last. A crash before the flip leaves the old state and some unreferenced parts; one behind
 //! it the new state and some unreferenced parts: the next start takes those away.
 
 use crate::change_log;
+use crate::config::Config;
 use crate::error::Error;
 use crate::fold::{Change, Changes, Fold, merge};
 use crate::home::{self, Encoded, Stored};
@@ -22,8 +23,6 @@ use std::time::{Duration, Instant};
 use vsekai_schema::id::EntityId;
 use vsekai_schema::record::{ChangeRecord, FrameReader, Home, OwnRecord};
 
-/// Most bytes of keys and values in one transaction (FoundationDB: "over 1 MB, modify your design").
-pub(crate) const TRANSACTION_BYTES: usize = 900_000;
 /// What a key, its conflict ranges and a home's head come to in a transaction, about.
 const KEY_BYTES: usize = 128;
 /// Lists up to this length stay in the home's record even in a flip.
@@ -48,7 +47,8 @@ pub(crate) struct Flusher {
     carried: Vec<Record>,
     cache: HomeCache,
     change_log_frames: u64,
-    /// `None`: as many threads as rayon takes by itself were not to be had, so everything runs on the flusher's.
+    transaction_bytes: usize,
+    /// `None`: everything runs on the flusher's thread.
     pool: Option<rayon::ThreadPool>,
 }
 
@@ -77,11 +77,21 @@ struct Outcome {
 
 impl Flusher {
     /// Begins behind the last record that the store has.
-    pub(crate) fn new(register: Register, segments: Arc<Segments>, change_log_frames: u64, threads: usize) -> Self {
+    pub(crate) fn new(register: Register, segments: Arc<Segments>, config: &Config) -> Self {
+        let threads = usize::try_from(config.flush_threads).unwrap_or(1);
         let tail = Tail::new(segments.clone(), register.own().last_lsn + 1);
         let named = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|at| format!("fold-{at}"));
         let pool = if threads > 1 { named.build().ok() } else { None };
-        Flusher { register, segments, tail, carried: Vec::new(), cache: HomeCache::default(), change_log_frames, pool }
+        Flusher {
+            register,
+            segments,
+            tail,
+            carried: Vec::new(),
+            cache: HomeCache::default(),
+            change_log_frames: config.change_log_frames,
+            transaction_bytes: config.transaction_bytes(),
+            pool,
+        }
     }
 
     pub(crate) fn register(&mut self) -> &mut Register {
@@ -148,8 +158,13 @@ impl Flusher {
 
     /// The generation that a home has after the last commit, which came to `store_bytes`.
     fn generation_of(&self, encoded: &Encoded, store_bytes: u64) -> Option<u64> {
-        let in_parts = encoded.bytes() > list_bytes_max(usize::try_from(store_bytes).unwrap_or(usize::MAX));
+        let in_parts = encoded.bytes() > self.list_bytes_max(usize::try_from(store_bytes).unwrap_or(usize::MAX));
         in_parts.then_some(self.register.own().last_commit_id)
+    }
+
+    /// The longest list that stays in its home's record, in a flush of so many bytes.
+    fn list_bytes_max(&self, flush_bytes: usize) -> usize {
+        if flush_bytes > self.transaction_bytes { FLIP_LIST_BYTES } else { home::PART_BYTES }
     }
 
     /// As many of the next records as one flush takes in.
@@ -236,13 +251,14 @@ impl Flusher {
         }
         let bytes: usize = outcomes.iter().map(Outcome::bytes).sum();
         let generation = if is_planted(Bug::GenerationReused) { 1 } else { self.register.next_commit_id() };
-        let is_large = bytes > TRANSACTION_BYTES;
-        let parts = || outcomes.iter().flat_map(|outcome| outcome.parts(generation, list_bytes_max(bytes)));
+        let is_large = bytes > self.transaction_bytes;
+        let list_bytes_max = self.list_bytes_max(bytes);
+        let parts = || outcomes.iter().flat_map(|outcome| outcome.parts(generation, list_bytes_max));
         if is_planted(Bug::CollectedBeforeFlip) {
             self.collect(outcomes, generation)?;
         }
         if is_large {
-            write_in_batches(parts(), |batch| {
+            write_in_batches(parts(), self.transaction_bytes, |batch| {
                 self.register.write_aside(|transaction| {
                     batch.iter().for_each(|(key, value): &(Vec<u8>, &[u8])| transaction.set(key, *value));
                     Ok(())
@@ -252,29 +268,27 @@ impl Flusher {
         let change_log_frames = self.change_log_frames;
         let write = |transaction: &mut Transaction, wanted: &dyn Fn(&Outcome) -> bool| {
             for outcome in outcomes.iter().filter(|outcome| wanted(outcome)) {
-                outcome.write(transaction, generation, list_bytes_max(bytes));
+                outcome.write(transaction, generation, list_bytes_max);
             }
         };
-        if is_planted(Bug::HomesAndCursorApart) {
-            self.register.write_aside(|transaction| {
-                write(transaction, &|_| true);
-                Ok(())
-            })?;
-        }
-        if is_planted(Bug::EntitiesAndChunksApart) {
-            self.register.write_aside(|transaction| {
-                write(transaction, &|outcome| matches!(outcome.home, HomeId::Entity(_)));
-                Ok(())
-            })?;
+        if is_planted(Bug::CursorBeforeHomes) {
+            self.register.update(next.clone(), |_| Ok(()))?;
         }
         self.register.update(next, |transaction| {
             if !is_large {
                 parts().for_each(|(key, value)| transaction.set(&key, value));
                 collect_old(transaction, outcomes);
             }
-            write(transaction, &|_| true);
+            let is_apart = |outcome: &Outcome| matches!(outcome.home, HomeId::Chunk(_)) && is_planted(Bug::ChunksApart);
+            write(transaction, &|outcome| !is_apart(outcome));
             change_log::append(transaction, region, change, change_log_frames)
         })?;
+        if is_planted(Bug::ChunksApart) {
+            self.register.write_aside(|transaction| {
+                write(transaction, &|outcome| matches!(outcome.home, HomeId::Chunk(_)));
+                Ok(())
+            })?;
+        }
         if is_large {
             self.collect(outcomes, generation)?;
         }
@@ -285,7 +299,7 @@ impl Flusher {
     fn collect(&self, outcomes: &[Outcome], generation: u64) -> Result<(), Error> {
         let old = outcomes.iter().filter(|outcome| outcome.old_generation.is_some_and(|old| old != generation));
         let old: Vec<&Outcome> = old.collect();
-        for some in old.chunks(TRANSACTION_BYTES / (2 * KEY_BYTES)) {
+        for some in old.chunks(self.transaction_bytes / (2 * KEY_BYTES)) {
             self.register.write_aside(|transaction| {
                 some.iter().for_each(|outcome| outcome.collect(transaction));
                 Ok(())
@@ -339,11 +353,6 @@ fn collect_old(transaction: &mut Transaction, outcomes: &[Outcome]) {
     outcomes.iter().for_each(|outcome| outcome.collect(transaction));
 }
 
-/// The longest list that stays in its home's record, in a flush of so many bytes.
-fn list_bytes_max(flush_bytes: usize) -> usize {
-    if flush_bytes > TRANSACTION_BYTES { FLIP_LIST_BYTES } else { home::PART_BYTES }
-}
-
 fn home_of(home: Home, entity: EntityId) -> HomeId {
     match home {
         Home::Chunk(chunk) => HomeId::Chunk(chunk),
@@ -377,13 +386,14 @@ fn change_record(first_frame: u64, next: &OwnRecord, outcomes: &[Outcome]) -> Ch
 /// Gives `pairs` to `write` in batches that fit one transaction each.
 pub(crate) fn write_in_batches<K: AsRef<[u8]>, V: AsRef<[u8]>>(
     pairs: impl Iterator<Item = (K, V)>,
+    bytes_max: usize,
     mut write: impl FnMut(&[(K, V)]) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut batch = Vec::new();
     let mut bytes = 0;
     for (key, value) in pairs {
         let more = KEY_BYTES + value.as_ref().len();
-        if bytes + more > TRANSACTION_BYTES && !batch.is_empty() {
+        if bytes + more > bytes_max && !batch.is_empty() {
             write(&batch)?;
             batch.clear();
             bytes = 0;
@@ -395,9 +405,13 @@ pub(crate) fn write_in_batches<K: AsRef<[u8]>, V: AsRef<[u8]>>(
 }
 
 /// Takes `unreferenced` parts of `region` away.
-pub(crate) fn collect_unreferenced(register: &Register, unreferenced: &[Vec<u8>]) -> Result<(), Error> {
+pub(crate) fn collect_unreferenced(
+    register: &Register,
+    unreferenced: &[Vec<u8>],
+    bytes_max: usize,
+) -> Result<(), Error> {
     debug_assert!(unreferenced.iter().all(|key| is_part(register.region(), key)));
-    write_in_batches(unreferenced.iter().map(|key| (key, [])), |batch| {
+    write_in_batches(unreferenced.iter().map(|key| (key, [])), bytes_max, |batch| {
         register.write_aside(|transaction| {
             batch.iter().for_each(|(key, _)| transaction.clear(key));
             Ok(())

@@ -30,10 +30,10 @@ bugs! {
     FenceReadUntracked = "fence-read-untracked", "fence";
     /// After an unknown result the transaction runs again without a look at its commit id.
     UnknownRetriedBlindly = "unknown-retried-blindly", "unknown";
-    /// Homes and register are written in two transactions.
-    HomesAndCursorApart = "homes-and-cursor-apart", "crash";
-    /// Lone entities and chunks are written in two transactions.
-    EntitiesAndChunksApart = "entities-and-chunks-apart", "crash";
+    /// The cursor is written before the homes.
+    CursorBeforeHomes = "cursor-before-homes", "crash";
+    /// Lone entities (players) and chunks are written in two transactions.
+    ChunksApart = "chunks-apart", "crash";
     /// Old parts are collected before the flip.
     CollectedBeforeFlip = "collected-before-flip", "crash";
     /// A large flush reuses the generation that is being read.

@@ -131,3 +131,114 @@ impl Register {
         Ok((OwnRecord { ids_reserved_to: end, ..self.own.clone() }, IdBlock { next, end }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kv::{Fault, RandomFaults};
+
+    const HOME: &[u8] = b"a home";
+
+    fn owned(database: &Database) -> Register {
+        let own = OwnRecord {
+            epoch: 1,
+            last_frame: 0,
+            last_lsn: 0,
+            state_hash: 0,
+            ids_reserved_to: 100,
+            last_commit_id: 1,
+            journal: 7,
+            journal_place: "here".into(),
+        };
+        database
+            .run(|transaction| {
+                transaction.set(&Region::WHOLE.own(), own.encode());
+                Ok(())
+            })
+            .unwrap();
+        Register::new(database.clone(), Region::WHOLE, own)
+    }
+
+    fn again(register: &Register) -> Register {
+        Register::new(register.database.clone(), register.region, register.own.clone())
+    }
+
+    fn home(database: &Database) -> Option<Vec<u8>> {
+        database.begin().unwrap().get(HOME).unwrap()
+    }
+
+    fn flush(register: &mut Register, value: &[u8], mut meanwhile: impl FnMut()) -> Result<(), Error> {
+        let next = OwnRecord { last_frame: register.own.last_frame + 1, ..register.own.clone() };
+        register.update(next, |transaction| {
+            transaction.set(HOME, value);
+            meanwhile();
+            Ok(())
+        })
+    }
+
+    /// What a shard that was taken over writes later must not arrive, at whatever moment the takeover came.
+    #[test]
+    fn fence() {
+        let database = Database::open("mem:").unwrap();
+        let mut zombie = owned(&database);
+        let mut successor = again(&zombie);
+        flush(&mut zombie, b"before", || ()).unwrap();
+        successor.own = zombie.own.clone();
+
+        // The takeover comes in the middle of a transaction of the zombie's.
+        let mut taken_over = false;
+        let error = flush(&mut zombie, b"late", || {
+            if !std::mem::replace(&mut taken_over, true) {
+                successor.take_over(8, "there").unwrap();
+            }
+        });
+        assert!(matches!(error, Err(Error::Fenced { ours: 1, found: 2 })), "{error:?}");
+        assert_eq!(home(&database).unwrap(), b"before");
+
+        // It comes before one.
+        assert!(matches!(flush(&mut zombie, b"late", || ()), Err(Error::Fenced { .. })));
+        assert!(matches!(zombie.reserve_ids(5), Err(Error::Fenced { .. })));
+        let aside = zombie.write_aside(|transaction| {
+            transaction.set(HOME, "late");
+            Ok(())
+        });
+        assert!(matches!(aside, Err(Error::Fenced { .. })));
+        assert!(matches!(zombie.read(|transaction| transaction.get(HOME)), Err(Error::Fenced { .. })));
+        assert_eq!(home(&database).unwrap(), b"before");
+
+        flush(&mut successor, b"after", || ()).unwrap();
+        assert_eq!(home(&database).unwrap(), b"after");
+        let own = database.run(|transaction| read_own(transaction, Region::WHOLE)).unwrap().unwrap();
+        assert_eq!((own.epoch, own.journal, own.journal_place.as_str(), own.last_frame), (2, 8, "there", 2));
+    }
+
+    /// A commit whose answer is lost happens once, whether it had happened or not.
+    #[test]
+    fn unknown() {
+        for fault in [Fault::UnknownButCommitted, Fault::UnknownAndLost] {
+            let database = Database::open("mem:").unwrap();
+            let mut register = owned(&database);
+            database.fail_next_commits([fault, fault, fault]);
+            flush(&mut register, b"once", || ()).unwrap();
+            let found = database.run(|transaction| read_own(transaction, Region::WHOLE)).unwrap().unwrap();
+            assert_eq!((&found, found.last_commit_id, found.last_frame), (register.own(), 2, 1));
+            database.fail_next_commits([fault]);
+            let first = register.reserve_ids(10).unwrap();
+            let second = register.reserve_ids(10).unwrap();
+            assert_eq!((first, second), (IdBlock { next: 100, end: 110 }, IdBlock { next: 110, end: 120 }));
+        }
+    }
+
+    #[test]
+    fn all_kinds_of_trouble_at_random_change_nothing_in_the_outcome() {
+        let database = Database::open("mem:").unwrap();
+        let mut register = owned(&database);
+        database.fail_at_random(Some(RandomFaults { seed: 5, commits_per_mille: 60, reads_per_mille: 60 }));
+        for number in 0..200u64 {
+            flush(&mut register, &number.to_be_bytes(), || ()).unwrap();
+        }
+        database.fail_at_random(None);
+        assert_eq!(home(&database).unwrap(), 199u64.to_be_bytes());
+        assert_eq!((register.own().last_frame, register.own().last_commit_id), (200, 201));
+    }
+}

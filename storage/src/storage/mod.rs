@@ -121,7 +121,7 @@ impl Storage {
         if running.is_some() {
             return Err(Error::WorldExists);
         }
-        let (own, block) = recover::create(&self.database, Region::WHOLE, world, self.identity, self.journal_place())?;
+        let (own, block) = recover::create(&self.database, &self.config, world, self.identity, self.journal_place())?;
         let register = Register::new(self.database.clone(), Region::WHOLE, own);
         *running = Some(self.start(register, 0));
         Ok(block)
@@ -192,8 +192,7 @@ impl Storage {
     }
 
     fn flusher(&self, register: Register) -> Flusher {
-        let threads = usize::try_from(self.config.flush_threads).unwrap_or(1);
-        Flusher::new(register, self.segments.clone(), self.config.change_log_frames, threads)
+        Flusher::new(register, self.segments.clone(), &self.config)
     }
 
     /// Where the journal is, for people.

@@ -105,7 +105,7 @@ pub(super) fn open(database: Database, config: Config, sink: Sink) -> Result<Ope
     }
     let mut register = flusher.into_register();
     let ids = register.take_over(identity, &storage.journal_place())?;
-    let world = load(&register, ids)?;
+    let world = load(&register, ids, storage.config.transaction_bytes())?;
     *crate::sync::locked(&storage.running) = Some(storage.start(register, previous_crc));
     Ok(Opened { storage, world: Some(world) })
 }
@@ -201,7 +201,7 @@ fn last_head(last: &Last) -> Result<FrameHead, Error> {
     Ok(FrameReader::new(&last.payload).map_err(|e| Error::decode(place(), e))?.head)
 }
 
-fn load(register: &Register, ids: IdBlock) -> Result<SavedWorld, Error> {
+fn load(register: &Register, ids: IdBlock, transaction_bytes: usize) -> Result<SavedWorld, Error> {
     let region = register.region();
     let own = register.own();
     let (mut chunks, mut alone) = (Vec::new(), Vec::new());
@@ -221,7 +221,7 @@ fn load(register: &Register, ids: IdBlock) -> Result<SavedWorld, Error> {
     }
     if !unreferenced.is_empty() {
         tracing::info!(parts = unreferenced.len(), "taking away what a flush that was cut short has left");
-        collect_unreferenced(register, &unreferenced)?;
+        collect_unreferenced(register, &unreferenced, transaction_bytes)?;
     }
     Ok(SavedWorld { frame: own.last_frame, state_hash: own.state_hash, ids, chunks, alone })
 }
@@ -270,11 +270,12 @@ fn read_pairs(
 /// clearing what this one left.
 pub(super) fn create(
     database: &Database,
-    region: Region,
+    config: &Config,
     world: NewWorld,
     journal: u64,
     journal_place: String,
 ) -> Result<(OwnRecord, IdBlock), Error> {
+    let region = Region::WHOLE;
     let block = IdBlock {
         next: world.ids_used_to,
         end: world
@@ -328,7 +329,7 @@ pub(super) fn create(
         pairs.push((key.clone(), encoded.reference(FIRST_GENERATION)));
         pairs
     });
-    write_in_batches(pairs, |batch| write(batch, false, None))?;
+    write_in_batches(pairs, config.transaction_bytes(), |batch| write(batch, false, None))?;
     write(&[], false, Some(&own))?;
     Ok((own, block))
 }
