@@ -11,21 +11,21 @@ use std::time::{Duration, Instant};
 /// How long a shard may take to start.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The `vsekai-shard` program: `VSEKAI_SHARD` if set, else the one beside this program.
+/// A program of ours: what `VSEKAI_SHARD` (for `vsekai-shard` and so on) names if set, else the one beside this program.
 ///
 /// # Errors
 /// When there is none; the text says how to build it.
-pub fn shard_program() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("VSEKAI_SHARD") {
+pub fn program(name: &str) -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os(name.to_uppercase().replace('-', "_")) {
         return Ok(path.into());
     }
     let own = std::env::current_exe().context("cannot tell where this program is")?;
     // A test's program lies one folder deeper, in `deps`.
     let folders = own.ancestors().skip(1).take(2);
-    let found = folders.map(|folder| folder.join("vsekai-shard")).find(|path| path.is_file());
-    found.context(
-        "there is no vsekai-shard beside this program; build it with `cargo build -p vsekai-shard` (same profile)",
-    )
+    let found = folders.map(|folder| folder.join(name)).find(|path| path.is_file());
+    found.with_context(|| {
+        format!("there is no {name} beside this program; build it with `cargo build -p {name}` (same profile)")
+    })
 }
 
 /// A running shard. Killed when dropped.
@@ -57,7 +57,7 @@ impl ShardProcess {
         let folder = tempfile::tempdir().context("cannot make a folder for the shard's log")?;
         let errors = folder.path().join("stderr.log");
         let begin = Instant::now();
-        let mut child = Command::new(shard_program()?)
+        let mut child = Command::new(program("vsekai-shard")?)
             .args(["run", "--http", http, "--data"])
             .arg(data)
             .args(arguments)

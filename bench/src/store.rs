@@ -168,7 +168,9 @@ fn make(entities: usize, data: &Path) -> Result<Vec<Known>> {
 /// # Errors
 /// When the store refuses.
 pub fn flushes(entities: usize) -> Result<()> {
-    println!("| changed entities | of | in chunks | entities/s | store bytes each | disk bytes each | journal bytes each |");
+    println!(
+        "| changed entities | of | in chunks | entities/s | store bytes each | disk bytes each | journal bytes each |"
+    );
     println!("|---|---|---|---|---|---|---|");
     for (share, name) in [(1, "all"), (10, "every 10th"), (1_000, "every 1000th")] {
         let folder = tempfile::tempdir()?;

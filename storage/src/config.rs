@@ -15,7 +15,8 @@ const FLUSH_THREADS: RangeInclusive<u64> = 1..=64;
 /// Where the world is kept, and how much may wait on its way there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// The store: `local:DIR` (one file in that directory) or `mem:` (nothing survives the process).
+    /// The store: `local:DIR` (one file in that directory), `unix:SOCKET` (served by another process), `fdb:CLUSTER_FILE`
+    /// (FoundationDB) or `mem:` (nothing survives the process).
     pub store_url: String,
     /// The directory that holds the journal's segments and nothing else; made when missing.
     pub journal_dir: PathBuf,

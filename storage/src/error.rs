@@ -85,6 +85,9 @@ pub enum Error {
         /// The epoch in the store.
         found: u64,
     },
+    /// Another process has taken the journal over, as this one hung. Stop the shard.
+    #[error("another process has taken the journal {} over", .0.display())]
+    Seized(PathBuf),
     /// Another process, or another handle of this one, holds the path. Stop that one first.
     #[error("{} is already in use by another process", .0.display())]
     InUse(PathBuf),

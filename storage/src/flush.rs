@@ -118,12 +118,17 @@ impl Flusher {
         let mut next = self.register.own().clone();
         let mut fold = Fold::default();
         let mut flushed = Flushed::default();
+        let last_lsn = records.last().map_or(0, |record| record.lsn);
         for record in &records {
             if record.epoch != next.epoch {
                 return Err(Error::Fenced { ours: record.epoch, found: next.epoch });
             }
             let place = || format!("the frame in journal record {}", record.lsn);
-            let head = fold.add(&record.payload).map_err(|e| Error::decode(place(), e))?;
+            let head = if is_planted(Bug::FrameSkipped) && flushed.frames > 0 && record.lsn == last_lsn {
+                FrameReader::new(&record.payload).map_err(|e| Error::decode(place(), e))?.head
+            } else {
+                fold.add(&record.payload).map_err(|e| Error::decode(place(), e))?
+            };
             if head.frame != next.last_frame + 1 {
                 let detail = format!("it is frame {}, {} is next", head.frame, next.last_frame + 1);
                 return Err(Error::corrupt(place(), detail));
@@ -244,10 +249,6 @@ impl Flusher {
         if is_planted(Bug::CursorAhead) {
             next.last_lsn += 1;
             next.last_frame += 1;
-        }
-        if is_planted(Bug::ReplayedTwice) {
-            next.last_lsn -= 1;
-            next.last_frame -= 1;
         }
         let bytes: usize = outcomes.iter().map(Outcome::bytes).sum();
         let generation = if is_planted(Bug::GenerationReused) { 1 } else { self.register.next_commit_id() };

@@ -1,13 +1,14 @@
-//! The `vsekai-supervisor` command: reads its arguments and runs one supervised command in the foreground.
+//! The `vsekai-supervisor` command: runs one supervised command, or serves a store, in the foreground.
 
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tracing::{error, info, warn};
 use vsekai_supervisor::policy::Limits;
-use vsekai_supervisor::runner;
+use vsekai_supervisor::{runner, store};
 
 /// The supervisor itself failed; see [`vsekai_supervisor::policy::Outcome::exit_code`] for the other codes.
 const EXIT_FAILED: u8 = 5;
@@ -37,6 +38,26 @@ enum Task {
     /// passed on to the command's whole process group; what has not ended when the grace time is over is killed.
     #[command(after_help = EXIT_CODES)]
     Run(RunArgs),
+    /// Own a store and serve it to the shards and tools of this machine, until SIGTERM or SIGINT comes.
+    ///
+    /// They use it as `unix:SOCKET`. Only this user's processes may: the socket has mode 0600.
+    #[command(after_help = STORE_EXAMPLE)]
+    Store(StoreArgs),
+}
+
+const STORE_EXAMPLE: &str = "\
+Example:
+  vsekai-supervisor store --store local:/srv/vsekai/store --socket /run/vsekai/store.sock
+  vsekai-shard run --store unix:/run/vsekai/store.sock --data /srv/vsekai/shard-1";
+
+#[derive(Args)]
+struct StoreArgs {
+    /// The store to own: local:DIR, or mem: (nothing survives this process)
+    #[arg(long, value_name = "URL")]
+    store: String,
+    /// Where to listen; a socket that a dead server has left is replaced
+    #[arg(long, value_name = "PATH")]
+    socket: PathBuf,
 }
 
 #[derive(Args)]
@@ -59,13 +80,25 @@ struct RunArgs {
 }
 
 fn main() -> ExitCode {
-    let Cli { task: Task::Run(arguments) } = Cli::parse();
+    let Cli { task } = Cli::parse();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
+    match task {
+        Task::Run(arguments) => run(&arguments),
+        Task::Store(StoreArgs { store, socket }) => match store::run(&store, &socket) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                error!("{error:#}");
+                ExitCode::from(EXIT_FAILED)
+            }
+        },
+    }
+}
 
+fn run(arguments: &RunArgs) -> ExitCode {
     let limits = Limits {
         restarts_max: arguments.max_restarts,
         window: Duration::from_secs(arguments.within_s),

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use vsekai_bench::bot::{Account, Bot, Style};
-use vsekai_bench::process::{ShardProcess, shard_program};
+use vsekai_bench::process::{ShardProcess, program};
 use vsekai_bench::webrtc::{Life, run_bots};
 use vsekai_schema::id::{EntityId, ItemId};
 
@@ -69,7 +69,7 @@ pub fn run_shard(arguments: &[&str]) -> Ended {
     let folder = tempfile::tempdir().expect("a folder for the output");
     let [out, err] = ["stdout", "stderr"].map(|name| folder.path().join(name));
     let file = |path: &Path| std::fs::File::create(path).expect("a file for the output");
-    let child = Command::new(shard_program().expect("the shard is built"))
+    let child = Command::new(program("vsekai-shard").expect("the shard is built"))
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(file(&out))

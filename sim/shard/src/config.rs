@@ -63,6 +63,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// The store and its journal.
     pub storage: vsekai_storage::Config,
+    /// Where exports of the running world go.
+    pub export_dir: PathBuf,
     /// How much is logged.
     pub log_level: tracing::Level,
     /// Log lines as JSON.
@@ -86,6 +88,8 @@ pub struct Overrides {
     pub seed: Option<u64>,
     /// `--tick-hz`
     pub tick_hz: Option<u32>,
+    /// `--abandon-journal`, which no file may say: it holds for one start.
+    pub abandon_journal: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -175,11 +179,28 @@ struct RawStorage {
     flush_interval_ms: u64,
     segment_mib: u64,
     backlog_mib: u64,
+    min_free_mib: u64,
+    lease_ttl_ms: u64,
+    change_log_frames: u64,
+    flush_threads: u64,
+    export_dir: Option<PathBuf>,
 }
 
 impl Default for RawStorage {
     fn default() -> Self {
-        RawStorage { data: "data".into(), store: None, flush_interval_ms: 2_000, segment_mib: 16, backlog_mib: 4_096 }
+        let usual = vsekai_storage::Config::new("", "");
+        RawStorage {
+            data: "data".into(),
+            store: None,
+            flush_interval_ms: usual.flush_interval_ms,
+            segment_mib: usual.segment_bytes >> 20,
+            backlog_mib: usual.backlog_bytes_max >> 20,
+            min_free_mib: usual.min_free_bytes >> 20,
+            lease_ttl_ms: usual.lease_ttl_ms,
+            change_log_frames: usual.change_log_frames,
+            flush_threads: usual.flush_threads,
+            export_dir: None,
+        }
     }
 }
 
@@ -226,7 +247,7 @@ impl Config {
     }
 
     fn check(origin: &str, mut raw: RawConfig, overrides: Overrides) -> Result<Config, ConfigError> {
-        let Overrides { data, store, http, udp, content, seed, tick_hz } = overrides;
+        let Overrides { data, store, http, udp, content, seed, tick_hz, abandon_journal } = overrides;
         raw.storage.data = data.unwrap_or(raw.storage.data);
         raw.storage.store = store.or(raw.storage.store);
         raw.http.address = http.unwrap_or(raw.http.address);
@@ -260,6 +281,10 @@ impl Config {
         range("storage.flush_interval_ms", raw.storage.flush_interval_ms, 1..=3_600_000)?;
         range("storage.segment_mib", raw.storage.segment_mib, 1..=1_024)?;
         range("storage.backlog_mib", raw.storage.backlog_mib, 1..=16_777_216)?;
+        range("storage.min_free_mib", raw.storage.min_free_mib, 0..=16_777_216)?;
+        range("storage.lease_ttl_ms", raw.storage.lease_ttl_ms, 100..=600_000)?;
+        range("storage.change_log_frames", raw.storage.change_log_frames, 0..=100_000_000)?;
+        range("storage.flush_threads", raw.storage.flush_threads, 1..=64)?;
 
         let store_url =
             raw.storage.store.unwrap_or_else(|| format!("local:{}", raw.storage.data.join("store").display()));
@@ -297,12 +322,17 @@ impl Config {
             },
             server,
             storage: vsekai_storage::Config {
-                store_url,
-                journal_dir,
                 flush_interval_ms: raw.storage.flush_interval_ms,
                 segment_bytes: raw.storage.segment_mib << 20,
                 backlog_bytes_max: raw.storage.backlog_mib << 20,
+                min_free_bytes: raw.storage.min_free_mib << 20,
+                lease_ttl_ms: raw.storage.lease_ttl_ms,
+                change_log_frames: raw.storage.change_log_frames,
+                flush_threads: raw.storage.flush_threads,
+                abandon_journal,
+                ..vsekai_storage::Config::new(store_url, journal_dir)
             },
+            export_dir: raw.storage.export_dir.unwrap_or_else(|| raw.storage.data.join("exports")),
             log_level: match raw.log.level {
                 RawLevel::Error => tracing::Level::ERROR,
                 RawLevel::Warn => tracing::Level::WARN,
@@ -332,11 +362,38 @@ mod tests {
 
     #[test]
     fn every_key_that_the_sample_leaves_commented_out_is_accepted() {
-        let text = include_str!("../shard.toml").replace("# content =", "content =").replace("# store =", "store =");
-        let config = parse(&text.replace("# public_address =", "public_address =")).unwrap();
+        let mut text = include_str!("../shard.toml").to_string();
+        for key in ["content", "store", "public_address", "export_dir"] {
+            text = text.replace(&format!("# {key} ="), &format!("{key} ="));
+        }
+        let config = parse(&text).unwrap();
+        assert_eq!(config.export_dir, PathBuf::from("data/exports"));
         assert_eq!(config.content, Some("sim/content".into()));
         assert_eq!(config.storage.store_url, "local:data/store");
         assert_eq!(config.webrtc.public_address, Some(IpAddr::from([203, 0, 113, 7])));
+    }
+
+    #[test]
+    fn storage_keys_reach_storage() {
+        let text =
+            "[storage]\ndata = \"d\"\nmin_free_mib = 3\nlease_ttl_ms = 700\nchange_log_frames = 9\nflush_threads = 2\n";
+        let config = parse(text).unwrap();
+        let expected = vsekai_storage::Config {
+            min_free_bytes: 3 << 20,
+            lease_ttl_ms: 700,
+            change_log_frames: 9,
+            flush_threads: 2,
+            ..vsekai_storage::Config::new("local:d/store", "d/journal")
+        };
+        assert_eq!(config.storage, expected);
+        assert_eq!(config.export_dir, PathBuf::from("d/exports"));
+        let overrides = Overrides { abandon_journal: true, ..Overrides::default() };
+        assert!(Config::check("flags", RawConfig::default(), overrides).unwrap().storage.abandon_journal);
+        assert!(parse("[storage]\nabandon_journal = true\n").unwrap_err().contains("unknown field"));
+        assert_eq!(
+            parse("[storage]\nflush_threads = 0\n").unwrap_err(),
+            "shard.toml: `storage.flush_threads` is 0, it must be from 1 to 64"
+        );
     }
 
     #[test]

@@ -1,17 +1,22 @@
-//! The shard's HTTP side: page, signalling, status, metrics.
+//! The shard's HTTP side: page, signalling, status, metrics, and for operators exports.
 
+use crate::shard::Mailbox;
 use crate::status::Status;
 use axum::Router;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{ConnectInfo, Path, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
+use serde_json::json;
 use std::net::SocketAddr;
-use std::sync::{Arc, RwLock};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
+use tokio::sync::oneshot;
 use vsekai_net::webrtc::{WebRtcServer, upgrade};
+use vsekai_storage::tools::ExportSummary;
 
 /// A shard that has published no status for this long is not well; it does so every second.
 const UNHEALTHY_AFTER: Duration = Duration::from_secs(5);
@@ -23,11 +28,19 @@ pub struct Shared {
     pub status: Arc<RwLock<Arc<Status>>>,
     /// Whom signalling introduces players to.
     pub webrtc: WebRtcServer,
+    /// Where the tick loop finds what is asked of it.
+    pub mailbox: Arc<Mutex<Mailbox>>,
 }
+
+/// The file that an export was written to, or why there is none.
+pub type ExportAnswer = Result<(PathBuf, ExportSummary), String>;
+
+/// What a proxy or a browser adds to a request, and an operator's own tool does not.
+const NOT_FROM_OPERATORS: [&str; 4] = ["forwarded", "x-forwarded-for", "origin", "sec-fetch-site"];
 
 impl Shared {
     fn status(&self) -> Arc<Status> {
-        Arc::clone(&self.status.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+        Arc::clone(&self.status.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -38,6 +51,7 @@ pub fn router(shared: Shared) -> Router {
         .route("/{room}", get(signalling_only))
         .route("/web/{file}", get(web_file))
         .route("/api/status", get(status))
+        .route("/api/export", post(export))
         .route("/metrics", get(metrics))
         .route("/healthz", get(health))
         .with_state(shared)
@@ -98,5 +112,73 @@ async fn health(State(shared): State<Shared>) -> Response {
         let text = format!("tick {} was {:.1} s ago\n", status.tick, age.as_secs_f64());
         return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
     }
+    if let Some(reason) = &status.standing {
+        let text = format!("the world stands still at tick {}: {reason}\n", status.tick);
+        return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
+    }
     format!("ok, tick {}\n", status.tick).into_response()
+}
+
+/// Has the world written into a file on this machine. For operators on this machine only: it costs disk and time, so players
+/// must not reach it, nor pages that an operator's browser happens to show.
+async fn export(
+    ConnectInfo(address): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    State(shared): State<Shared>,
+) -> Response {
+    if !is_operator(address, &headers) {
+        let text = "exports are made for this machine's operators only, not through a proxy or a browser\n";
+        return (StatusCode::FORBIDDEN, text).into_response();
+    }
+    let (sender, answer) = oneshot::channel();
+    {
+        let mut mailbox = shared.mailbox.lock().unwrap_or_else(PoisonError::into_inner);
+        if mailbox.export.is_some() {
+            return (StatusCode::CONFLICT, "an export is about to start already\n").into_response();
+        }
+        mailbox.export = Some(sender);
+    }
+    match answer.await {
+        Ok(Ok((file, summary))) => {
+            let body = json!({
+                "file": file,
+                "frame": summary.frame,
+                "state_hash": format!("{:016x}", summary.state_hash),
+                "entities": summary.entities,
+                "bytes": summary.file_bytes,
+                "digest": format!("{:032x}", summary.digest),
+            });
+            ([(header::CONTENT_TYPE, "application/json")], format!("{body}\n")).into_response()
+        }
+        Ok(Err(error)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the shard is stopping\n").into_response(),
+    }
+}
+
+fn is_operator(address: SocketAddr, headers: &HeaderMap) -> bool {
+    address.ip().to_canonical().is_loopback() && !NOT_FROM_OPERATORS.iter().any(|name| headers.contains_key(*name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exports_are_for_operators_on_this_machine() {
+        let is = |address: &str, name: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert("user-agent", HeaderValue::from_static("curl"));
+            headers.extend(name.map(|name| (name.parse().ok(), HeaderValue::from_static("x"))));
+            is_operator(address.parse().unwrap(), &headers)
+        };
+        for address in ["127.0.0.1:5000", "127.8.8.8:1", "[::1]:5000", "[::ffff:127.0.0.1]:5000"] {
+            assert!(is(address, None), "{address}");
+            for name in NOT_FROM_OPERATORS {
+                assert!(!is(address, Some(name)), "{address} with {name}");
+            }
+        }
+        for address in ["192.168.0.7:80", "[::2]:80", "0.0.0.0:80", "[::ffff:10.0.0.1]:80"] {
+            assert!(!is(address, None), "{address}");
+        }
+    }
 }

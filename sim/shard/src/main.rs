@@ -3,8 +3,10 @@
 mod config;
 mod content;
 mod http;
+mod keeper;
 mod shard;
 mod status;
+mod store;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
@@ -34,8 +36,14 @@ const EXIT_CODES: &str = "Exit codes: 0 stopped as asked; 1 could not start, or 
 enum Command {
     /// Run the shard (also without a subcommand)
     Run(Options),
-    /// Print every component of every entity of the stored world, one line each, and stop
+    /// Print every component of every entity of this shard's world, one line each, and stop
+    ///
+    /// Takes the journal in first, as a start would: it shows the world up to its last durable frame. `store dump` only looks,
+    /// at any store.
     Dump(Options),
+    /// Look at, copy, export, import and repair stored worlds
+    #[command(subcommand)]
+    Store(store::StoreCommand),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -46,7 +54,7 @@ struct Options {
     /// Directory that holds everything of this shard [default: data]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Store of the world: local:DIR or mem: [default: local: in the data directory]
+    /// Store of the world: local:DIR, fdb:CLUSTER_FILE, unix:SOCKET or mem: [default: local: in the data directory]
     #[arg(long, value_name = "URL")]
     store: Option<String>,
     /// Address of page, signalling, status and metrics [default: 127.0.0.1:8080]
@@ -64,12 +72,15 @@ struct Options {
     /// Ticks per second, 10-120 [default: 60]
     #[arg(long, value_name = "N")]
     tick_hz: Option<u32>,
+    /// Start although the journal with the world's last frames is not at hand: they are lost then
+    #[arg(long)]
+    abandon_journal: bool,
 }
 
 impl Options {
     fn load(self) -> Result<Config> {
-        let Options { config, data, store, http, udp, content, seed, tick_hz } = self;
-        let overrides = Overrides { data, store, http, udp, content, seed, tick_hz };
+        let Options { config, data, store, http, udp, content, seed, tick_hz, abandon_journal } = self;
+        let overrides = Overrides { data, store, http, udp, content, seed, tick_hz, abandon_journal };
         Ok(Config::load(config.as_deref(), overrides)?)
     }
 }
@@ -78,12 +89,13 @@ fn main() -> ExitCode {
     quiet_engine_panics();
     let cli = Cli::parse();
     let done = match cli.command {
-        Some(Command::Run(options)) => run(options),
-        Some(Command::Dump(options)) => dump(options),
-        None => run(cli.options),
+        Some(Command::Run(options)) => run(options).map(|()| 0),
+        Some(Command::Dump(options)) => dump(options).map(|()| 0),
+        Some(Command::Store(command)) => store::run(command),
+        None => run(cli.options).map(|()| 0),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code.into(),
         Err(error) => {
             // One line: the whole chain of causes.
             eprintln!("vsekai-shard: {error:#}");

@@ -6,14 +6,18 @@
 
 use crate::config::Config;
 use crate::content;
-use crate::http::{self, Shared};
-use crate::status::{Items, Journal, Net, Recovered, Status, TickTimes};
+use crate::http::{self, ExportAnswer, Shared};
+use crate::keeper::Keeper;
+use crate::status::{Items, Journal, Net, Recovered, Status, Store, TickTimes};
 use anyhow::{Context, Result, bail};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 use vsekai_net::server::{Server, WorldFacts};
 use vsekai_net::transport::{TransportCommand, TransportEvent};
 use vsekai_net::webrtc::{Commands, WebRtcServer};
@@ -21,7 +25,9 @@ use vsekai_schema::content::ContentFiles;
 use vsekai_schema::id::EntityId;
 use vsekai_schema::wire::{CHANNEL_STATE, Input, PlayerInput, Refusal};
 use vsekai_sim::Simulation;
-use vsekai_storage::{Error as StorageError, Event as StorageEvent, NewWorld, Opened, SavedWorld, Storage};
+use vsekai_sim::port::QueueFull;
+use vsekai_sim::record::component_hash;
+use vsekai_storage::{Event as StorageEvent, Exporter, NewWorld, Opened, SavedWorld, Storage};
 
 /// Transport events that wait for the loop. A client that fills it loses datagrams; see the transport.
 const EVENTS_MAX: usize = 65_536;
@@ -52,11 +58,13 @@ enum Event {
 
 /// What storage and the operator said last. Kept apart from the event queue, so that a flood of packets cannot crowd it out.
 #[derive(Default)]
-struct Mailbox {
+pub struct Mailbox {
     durable_frame: u64,
     granted: Vec<vsekai_schema::record::IdBlock>,
     failed: Option<String>,
     stop: Option<&'static str>,
+    /// Somebody wants the world in a file; the answer goes there.
+    pub export: Option<oneshot::Sender<ExportAnswer>>,
 }
 
 /// Runs until asked to stop, or until storage fails.
@@ -113,7 +121,9 @@ pub fn run(config: Config) -> Result<()> {
         commands: webrtc.commands(),
         webrtc: webrtc.clone(),
         simulation,
-        storage,
+        keeper: Keeper::new(storage),
+        export_dir: config.export_dir.clone(),
+        export: None,
         mailbox: Arc::clone(&mailbox),
         unsent: Vec::new(),
         stalled_since: None,
@@ -124,7 +134,7 @@ pub fn run(config: Config) -> Result<()> {
         status: Arc::clone(&status),
     };
     shard.publish();
-    let routes = http::router(Shared { status, webrtc: webrtc.clone() });
+    let routes = http::router(Shared { status, webrtc: webrtc.clone(), mailbox: Arc::clone(&mailbox) });
     runtime.spawn(async move {
         let service = routes.into_make_service_with_connect_info::<SocketAddr>();
         if let Err(error) = axum::serve(listener, service).await {
@@ -153,14 +163,33 @@ pub fn run(config: Config) -> Result<()> {
     shard.server.refuse_all(Refusal::ShuttingDown);
     let told = shard.flush_commands();
     webrtc.stop();
+    // An export holds the store open, and asks storage for things: it ends first.
+    if end.is_ok() {
+        shard.await_export();
+    }
     runtime.shutdown_background();
     end.and(told.map(|()| ""))?;
-    shard.storage.close().context("cannot bring the last frames to disk")?;
+    shard.keeper.storage.close().context("cannot bring the last frames to disk")?;
     if config.storage.store_url == "mem:" {
         let journal = &config.storage.journal_dir;
         std::fs::remove_dir_all(journal).with_context(|| format!("cannot remove {}", journal.display()))?;
     }
     Ok(())
+}
+
+/// Writes the world into a file in `directory` that is named after its frame: twice the same frame is the same file.
+fn export(exporter: &Exporter, directory: &Path) -> Result<(PathBuf, vsekai_storage::tools::ExportSummary)> {
+    std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let unnamed = directory.join("unnamed.vsx");
+    if unnamed.exists() {
+        std::fs::remove_file(&unnamed).with_context(|| format!("cannot remove {}", unnamed.display()))?;
+    }
+    let summary = exporter.export(&unnamed, Some(component_hash), &mut |_| {})?;
+    let file = directory.join(format!("frame-{:012}.vsx", summary.frame));
+    std::fs::rename(&unnamed, &file)
+        .and_then(|()| std::fs::File::open(directory)?.sync_all())
+        .with_context(|| format!("cannot name {}", file.display()))?;
+    Ok((file, summary))
 }
 
 /// The stored world, for tools that only read.
@@ -264,7 +293,10 @@ struct Shard {
     commands: Commands,
     webrtc: WebRtcServer,
     simulation: Simulation,
-    storage: Storage,
+    keeper: Keeper,
+    export_dir: PathBuf,
+    /// The export that runs.
+    export: Option<JoinHandle<()>>,
     mailbox: Arc<Mutex<Mailbox>>,
     /// What the transport has not taken yet.
     unsent: Vec<TransportCommand>,
@@ -304,7 +336,7 @@ impl Shard {
             }
             let now = Instant::now();
             if now >= next_tick {
-                if now > next_tick + interval {
+                if now > next_tick + interval && self.keeper.standing().is_none() {
                     self.late_ticks += 1;
                 }
                 self.tick()?;
@@ -328,7 +360,11 @@ impl Shard {
         let durable = mailbox.durable_frame;
         let granted = std::mem::take(&mut mailbox.granted);
         let stop = mailbox.stop;
+        let export = mailbox.export.take();
         drop(mailbox);
+        if let Some(answer) = export {
+            self.start_export(answer);
+        }
         self.server.frames_durable(durable);
         for block in granted {
             self.ids_requested = false;
@@ -339,50 +375,73 @@ impl Shard {
         Ok(stop)
     }
 
+    /// Writes the world into a file, on a thread of its own. One at a time: they are large.
+    fn start_export(&mut self, answer: oneshot::Sender<ExportAnswer>) {
+        if self.export.as_ref().is_some_and(|export| !export.is_finished()) {
+            // Whoever asked may be gone.
+            let _ = answer.send(Err("an export is running already".into()));
+            return;
+        }
+        let (exporter, directory) = (self.keeper.storage.exporter(), self.export_dir.clone());
+        let run = move || {
+            let done = export(&exporter, &directory).map_err(|error| format!("{error:#}"));
+            match &done {
+                Ok((file, _)) => tracing::info!(file = %file.display(), "exported"),
+                Err(error) => tracing::warn!(error, "the export failed"),
+            }
+            let _ = answer.send(done);
+        };
+        match std::thread::Builder::new().name("export".into()).spawn(run) {
+            Ok(thread) => self.export = Some(thread),
+            Err(error) => tracing::warn!(%error, "no thread for an export"),
+        }
+    }
+
+    fn await_export(&mut self) {
+        if let Some(export) = self.export.take() {
+            // A panic of it harms nobody but whoever asked.
+            let _ = export.join();
+        }
+    }
+
     /// Waits for the last frame to become durable and tells players the results that waited for it.
     fn tell_last_results(&mut self) {
         let begin = Instant::now();
-        while self.storage.durable_frame() < self.simulation.frame() && begin.elapsed() < FAREWELL_MAX {
+        self.keeper.give_up();
+        let last = self.keeper.kept_frame(&self.simulation);
+        while self.keeper.storage.durable_frame() < last && begin.elapsed() < FAREWELL_MAX {
             std::thread::sleep(Duration::from_millis(1));
         }
-        self.server.frames_durable(self.storage.durable_frame());
+        self.server.frames_durable(self.keeper.storage.durable_frame());
     }
 
     fn tick(&mut self) -> Result<()> {
         let begin = Instant::now();
-        let simulation = &mut self.simulation;
-        self.server.take_inputs(|input| simulation.submit(input));
-        let output = self.simulation.tick();
-        self.append(output.frame, &output.record)?;
+        let server = &mut self.server;
+        let output = self.keeper.tick(&mut self.simulation, |simulation| {
+            server.take_inputs(|input| simulation.submit(input));
+        })?;
+        let Some(output) = output else {
+            self.refuse_inputs();
+            return Ok(());
+        };
         self.server.after_tick(&self.simulation.view(), &output);
         if self.simulation.ids_left() < IDS_LOW && !self.ids_requested {
             self.ids_requested = true;
-            self.storage.reserve_ids(vsekai_storage::ID_BLOCK);
+            self.keeper.storage.reserve_ids(vsekai_storage::ID_BLOCK);
         }
         self.times.push(begin.elapsed());
         Ok(())
     }
 
-    /// Hands a frame to the journal. When that is full the world stands still rather than run ahead of what can be kept.
-    fn append(&mut self, frame: u64, record: &[u8]) -> Result<()> {
-        let mut said = false;
-        loop {
-            match self.storage.append(frame, record.to_vec()) {
-                Ok(()) => return Ok(()),
-                Err(StorageError::Backlogged { waiting, limit }) => {
-                    if !said {
-                        tracing::warn!(waiting, limit, "the journal is full: the world waits for the disk");
-                        said = true;
-                    }
-                    std::thread::sleep(Duration::from_millis(5));
-                    if let Some(reason) = self.read_mailbox()? {
-                        // The frame is lost with the world unharmed: nobody was told of it.
-                        bail!("{reason} while the journal was full: frame {frame} was given up");
-                    }
-                }
-                Err(error) => return Err(error).with_context(|| format!("frame {frame} cannot be kept")),
-            }
-        }
+    /// While the world stands still: commands are answered "busy", movements dropped. Who enters or leaves waits in the
+    /// simulation's queue, which is bounded.
+    fn refuse_inputs(&mut self) {
+        let simulation = &mut self.simulation;
+        self.server.take_inputs(|input| match input.input {
+            Input::Command { .. } | Input::Move(_) => Err(QueueFull),
+            _ => simulation.submit(input),
+        });
     }
 
     /// Hands messages to the transport. What it does not take waits, up to a bound.
@@ -408,7 +467,7 @@ impl Shard {
     fn publish(&mut self) {
         let sum = |counts: &[u64]| counts.iter().sum();
         let (minted, consumed, live) = self.simulation.item_totals();
-        let storage = self.storage.status();
+        let storage = self.keeper.storage.status();
         let status = Status {
             published: Some(Instant::now()),
             version: env!("CARGO_PKG_VERSION"),
@@ -429,6 +488,15 @@ impl Shard {
                 flushed_frame: storage.flushed_frame,
                 syncs: storage.sync_count,
                 sync_p99_ms: storage.p99_sync_micros as f64 / 1_000.0,
+                // Before the first look, and where the system does not say, storage counts it as plenty.
+                free_bytes: Some(storage.free_bytes).filter(|free| *free < u64::MAX),
+            },
+            standing: self.keeper.standing().map(str::to_string),
+            store: Store {
+                flushes: storage.flush_count,
+                last_flush_ms: storage.last_flush_micros as f64 / 1_000.0,
+                flushed_homes: storage.flushed_homes,
+                flushed_bytes: storage.flushed_bytes,
             },
             recovered: self.recovered.clone(),
             net: Net::of(self.server.counts(), self.webrtc.counters().metrics()),

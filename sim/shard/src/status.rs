@@ -37,8 +37,12 @@ pub struct Status {
     pub tick_ms: Percentiles,
     /// Ticks that began later than they should have by more than a tick, since the start.
     pub late_ticks: u64,
+    /// Why the world stands still, if it does.
+    pub standing: Option<String>,
     /// The journal.
     pub journal: Journal,
+    /// The store.
+    pub store: Store,
     /// What this start found on disk.
     pub recovered: Option<Recovered>,
     /// Players' commands and bytes.
@@ -80,6 +84,21 @@ pub struct Journal {
     pub syncs: u64,
     /// How long such a write takes, 99th percentile, milliseconds.
     pub sync_p99_ms: f64,
+    /// Bytes free on its disk when that was last looked at.
+    pub free_bytes: Option<u64>,
+}
+
+/// What went into the store since the start.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Store {
+    /// Transactions by which frames were brought there.
+    pub flushes: u64,
+    /// How long the last of them took, milliseconds.
+    pub last_flush_ms: f64,
+    /// Chunks and lone entities rewritten.
+    pub flushed_homes: u64,
+    /// Bytes of keys and values.
+    pub flushed_bytes: u64,
 }
 
 /// A world that was found on disk.
@@ -243,6 +262,26 @@ impl Status {
             "How long such a write takes.",
             &[("", self.journal.sync_p99_ms)],
         );
+        if let Some(free) = self.journal.free_bytes {
+            let help = "Bytes free on the journal's disk.";
+            metric("journal_disk_free_bytes", "gauge", help, &[("", free as f64)]);
+        }
+        let standing = f64::from(u8::from(self.standing.is_some()));
+        metric("standing", "gauge", "1 while the world stands still for want of room.", &[("", standing)]);
+        metric("flushes_total", "counter", "Flushes into the store.", &[("", self.store.flushes as f64)]);
+        metric("last_flush_milliseconds", "gauge", "How long the last flush took.", &[("", self.store.last_flush_ms)]);
+        metric(
+            "flushed_homes_total",
+            "counter",
+            "Chunks and lone entities rewritten in the store.",
+            &[("", self.store.flushed_homes as f64)],
+        );
+        metric(
+            "flushed_bytes_total",
+            "counter",
+            "Bytes of keys and values written to the store.",
+            &[("", self.store.flushed_bytes as f64)],
+        );
         metric("connections", "gauge", "WebRTC connections open.", &[("", net.connections as f64)]);
         metric(
             "connections_refused_total",
@@ -310,8 +349,16 @@ mod tests {
 
     #[test]
     fn every_metric_has_help_type_and_a_number() {
-        let text = Status { entities: [("resource", 3)].into(), ..Status::default() }.prometheus();
+        let status = Status {
+            entities: [("resource", 3)].into(),
+            standing: Some("no room".into()),
+            journal: Journal { free_bytes: Some(7), ..Journal::default() },
+            ..Status::default()
+        };
+        let text = status.prometheus();
         assert!(text.contains("vsekai_entities{kind=\"resource\"} 3\n"));
+        assert!(text.contains("vsekai_standing 1\n") && text.contains("vsekai_journal_disk_free_bytes 7\n"));
+        assert!(Status::default().prometheus().contains("vsekai_standing 0\n"));
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let (_, value) = line.rsplit_once(' ').unwrap();
             value.parse::<f64>().unwrap();

@@ -1,10 +1,10 @@
 //! The files of the journal.
 
+use crate::disk::{Disk, LockedDirectory};
 use crate::error::Error;
-use crate::files::LockedDirectory;
 use crate::sync::locked;
 use std::collections::VecDeque;
-use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -13,16 +13,16 @@ pub(crate) fn segment_path(directory: &Path, first_lsn: u64) -> PathBuf {
     directory.join(format!("{first_lsn:020}.seg"))
 }
 
-/// The first lsns of all segments in `directory`, rising. No directory is an empty journal.
-pub(crate) fn list(directory: &Path) -> Result<Vec<u64>, Error> {
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+/// The first lsns of all segments in `directory`, rising. No directory is an empty journal; what does not end in `.seg` is
+/// none of the journal's records.
+pub(crate) fn list(disk: &dyn Disk, directory: &Path) -> Result<Vec<u64>, Error> {
+    let paths = match disk.list(directory) {
+        Ok(paths) => paths,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(Error::io("list the journal", directory, e)),
     };
     let mut all = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(|e| Error::io("list the journal", directory, e))?.path();
+    for path in paths {
         if path.extension().is_none_or(|extension| extension != "seg") {
             continue;
         }
@@ -77,10 +77,14 @@ impl Segments {
         }
     }
 
-    /// Removes one segment, durably: oldest first, so that a crash leaves no hole.
+    /// Removes one segment, durably: oldest first, so that a crash leaves no hole. One that is gone already is as good.
     pub(crate) fn remove(&self, first_lsn: u64) -> Result<(), Error> {
         let path = segment_path(self.directory.path(), first_lsn);
-        fs::remove_file(&path).map_err(|e| Error::io("remove the segment", &path, e))?;
+        match self.directory.disk().remove(&path) {
+            // A process from which this one has taken the journal over may remove what it had brought into the store.
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::io("remove the segment", &path, e)),
+            _ => {}
+        }
         self.directory.sync()?;
         locked(&self.first_lsns).retain(|first| *first != first_lsn);
         Ok(())

@@ -2,9 +2,8 @@
 
 use super::record::{HEADER_BYTES, Header};
 use super::segments::{Segments, segment_path};
+use crate::disk::{DiskFile, OpenMode};
 use crate::error::Error;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -19,7 +18,7 @@ pub(crate) struct Tail {
 #[derive(Debug)]
 struct OpenSegment {
     first_lsn: u64,
-    file: File,
+    file: Box<dyn DiskFile>,
     path: PathBuf,
     offset: u64,
 }
@@ -39,6 +38,7 @@ impl Tail {
     }
 
     /// The lsn of the next record.
+    #[cfg(test)]
     pub(crate) fn next_lsn(&self) -> u64 {
         self.next_lsn
     }
@@ -77,8 +77,9 @@ impl Tail {
 
     /// Opens the segment and goes to `lsn` in it.
     fn open_at(&self, first_lsn: u64, lsn: u64) -> Result<OpenSegment, Error> {
-        let path = segment_path(self.segments.directory().path(), first_lsn);
-        let file = File::open(&path).map_err(|e| Error::io("open the segment", &path, e))?;
+        let directory = self.segments.directory();
+        let path = segment_path(directory.path(), first_lsn);
+        let file = directory.disk().open(&path, OpenMode::Read).map_err(|e| Error::io("open the segment", &path, e))?;
         let mut open = OpenSegment { first_lsn, file, path, offset: 0 };
         for _ in first_lsn..lsn {
             let (header, _) = open.read_header()?;

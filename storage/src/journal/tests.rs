@@ -1,13 +1,17 @@
 use super::append::cut_tail;
 use super::segments::segment_path;
 use super::*;
+use crate::disk::{Disk, LockedDirectory, RealDisk};
 use crate::error::Error;
-use crate::files::LockedDirectory;
 use proptest::prelude::*;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tempfile::TempDir;
+
+fn real_disk() -> Arc<dyn Disk> {
+    Arc::new(RealDisk)
+}
 
 /// A journal in a directory of its own.
 struct Scenario {
@@ -22,8 +26,8 @@ impl Scenario {
 
     /// Opens as a shard does, appends the groups, and gives back what a flusher needs.
     fn append(&self, groups: &[&[&[u8]]]) -> Arc<Segments> {
-        let lock = LockedDirectory::open(self.directory.path()).unwrap();
-        let mut found = scan(self.directory.path(), |_| Ok(())).unwrap();
+        let lock = LockedDirectory::open(&real_disk(), self.directory.path()).unwrap();
+        let mut found = scan(&RealDisk, self.directory.path(), |_| Ok(())).unwrap();
         let segments = Arc::new(Segments::new(lock, found.segments.iter().copied()));
         cut_tail(&segments, &mut found).unwrap();
         let (next_lsn, crc) = found.last.map_or((1, 0), |last| (last.header.lsn + 1, last.header.crc));
@@ -35,7 +39,7 @@ impl Scenario {
     }
 
     fn scan(&self) -> Result<Scan, Error> {
-        scan(self.directory.path(), |_| Ok(()))
+        scan(&RealDisk, self.directory.path(), |_| Ok(()))
     }
 
     fn last_lsn(&self) -> u64 {
@@ -223,7 +227,7 @@ fn a_record_of_a_newer_version_is_refused_even_at_the_end() {
 fn a_journal_has_one_writer() {
     let scenario = Scenario::new(4 << 10);
     let _held = scenario.append(&THREE);
-    assert!(matches!(LockedDirectory::open(scenario.directory.path()), Err(Error::InUse(_))));
+    assert!(matches!(LockedDirectory::open(&real_disk(), scenario.directory.path()), Err(Error::InUse(_))));
 }
 
 #[test]
@@ -257,4 +261,34 @@ proptest! {
         let found = scenario.scan();
         prop_assert!(found.is_err() || found.unwrap().last.is_none());
     }
+}
+
+#[test]
+fn what_was_reported_survives_a_crash_at_any_operation() {
+    let report = trial::check_journal_crashes(1, 20).unwrap();
+    assert!(report.crash_points > 100 && report.failed_syncs > 20 && report.torn > 100, "{report}");
+    assert!(report.reported > 10_000 && report.unreported > 1_000, "{report}");
+    println!("{report}");
+}
+
+#[test]
+fn no_damage_to_a_killed_process_journal_goes_unseen() {
+    let report = trial::check_journal_rot(true).unwrap();
+    assert!(report.damages > 5_000 && report.refused > 3_000, "{report}");
+    assert_eq!(report.last_group_lost, 0);
+    println!("{report}");
+}
+
+#[test]
+fn damage_after_a_power_failure_costs_the_last_group_at_most() {
+    let report = trial::check_journal_rot(false).unwrap();
+    assert!(report.damages > 5_000 && report.refused > 3_000 && report.last_group_lost > 0, "{report}");
+    println!("{report}");
+}
+
+#[test]
+fn what_a_stopped_process_reports_was_seen_by_the_one_who_took_over() {
+    let report = trial::check_journal_takeovers().unwrap();
+    assert!(report.moments > 200 && report.noticed > 50, "{report}");
+    println!("{report}");
 }

@@ -1,5 +1,6 @@
 //! The one transaction that callers see, over that of whichever store the URL named.
 
+use super::fdb::{FdbTransaction, FdbWatch};
 use super::operation::{Atomic, Committed, ConflictKind, Pair, RangeRead};
 use super::transaction::{EmbeddedTransaction, EmbeddedWatch};
 use crate::error::Error;
@@ -12,6 +13,7 @@ pub struct Transaction(Kind);
 #[derive(Debug)]
 enum Kind {
     Embedded(EmbeddedTransaction),
+    Fdb(FdbTransaction),
 }
 
 /// Waits for one key to get another value. Dropped, it is forgotten.
@@ -21,6 +23,7 @@ pub struct Watch(WatchKind);
 #[derive(Debug)]
 enum WatchKind {
     Embedded(EmbeddedWatch),
+    Fdb(FdbWatch),
 }
 
 impl From<EmbeddedTransaction> for Transaction {
@@ -29,11 +32,18 @@ impl From<EmbeddedTransaction> for Transaction {
     }
 }
 
+impl From<FdbTransaction> for Transaction {
+    fn from(transaction: FdbTransaction) -> Self {
+        Transaction(Kind::Fdb(transaction))
+    }
+}
+
 impl Transaction {
     /// The version of all reads, taken at the first of them. It grows with every commit to the store.
     pub fn read_version(&mut self) -> Result<u64, Error> {
         match &mut self.0 {
             Kind::Embedded(transaction) => transaction.read_version(),
+            Kind::Fdb(transaction) => transaction.read_version(),
         }
     }
 
@@ -41,6 +51,7 @@ impl Transaction {
     pub fn set_read_version(&mut self, version: u64) -> Result<(), Error> {
         match &mut self.0 {
             Kind::Embedded(transaction) => transaction.set_read_version(version),
+            Kind::Fdb(transaction) => transaction.set_read_version(version),
         }
     }
 
@@ -48,6 +59,7 @@ impl Transaction {
     pub fn get(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         match &mut self.0 {
             Kind::Embedded(transaction) => transaction.get(key),
+            Kind::Fdb(transaction) => transaction.get(key),
         }
     }
 
@@ -55,6 +67,7 @@ impl Transaction {
     pub fn get_snapshot(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         match &mut self.0 {
             Kind::Embedded(transaction) => transaction.get_snapshot(key),
+            Kind::Fdb(transaction) => transaction.get_snapshot(key),
         }
     }
 
@@ -62,6 +75,7 @@ impl Transaction {
     pub fn get_range(&mut self, read: &RangeRead<'_>) -> Result<Vec<Pair>, Error> {
         match &mut self.0 {
             Kind::Embedded(transaction) => transaction.get_range(read),
+            Kind::Fdb(transaction) => transaction.get_range(read),
         }
     }
 
@@ -69,6 +83,7 @@ impl Transaction {
     pub fn set(&mut self, key: &[u8], value: impl Into<Vec<u8>>) {
         match &mut self.0 {
             Kind::Embedded(transaction) => transaction.set(key, value.into()),
+            Kind::Fdb(transaction) => transaction.set(key, value.into()),
         }
     }
 
@@ -76,6 +91,7 @@ impl Transaction {
     pub fn clear(&mut self, key: &[u8]) {
         match &mut self.0 {
             Kind::Embedded(transaction) => transaction.clear(key),
+            Kind::Fdb(transaction) => transaction.clear(key),
         }
     }
 
@@ -83,6 +99,7 @@ impl Transaction {
     pub fn clear_range(&mut self, begin: &[u8], end: &[u8]) {
         match &mut self.0 {
             Kind::Embedded(transaction) => transaction.clear_range(begin, end),
+            Kind::Fdb(transaction) => transaction.clear_range(begin, end),
         }
     }
 
@@ -90,6 +107,7 @@ impl Transaction {
     pub fn atomic(&mut self, atomic: Atomic, key: &[u8], operand: &[u8]) {
         match &mut self.0 {
             Kind::Embedded(transaction) => transaction.atomic(atomic, key, operand),
+            Kind::Fdb(transaction) => transaction.atomic(atomic, key, operand),
         }
     }
 
@@ -97,6 +115,7 @@ impl Transaction {
     pub fn set_versionstamped_key(&mut self, template: &[u8], offset: u32, value: &[u8]) {
         match &mut self.0 {
             Kind::Embedded(transaction) => transaction.set_versionstamped_key(template, offset, value),
+            Kind::Fdb(transaction) => transaction.set_versionstamped_key(template, offset, value),
         }
     }
 
@@ -104,6 +123,7 @@ impl Transaction {
     pub fn set_versionstamped_value(&mut self, key: &[u8], template: &[u8], offset: u32) {
         match &mut self.0 {
             Kind::Embedded(transaction) => transaction.set_versionstamped_value(key, template, offset),
+            Kind::Fdb(transaction) => transaction.set_versionstamped_value(key, template, offset),
         }
     }
 
@@ -111,6 +131,7 @@ impl Transaction {
     pub fn add_conflict_range(&mut self, kind: ConflictKind, begin: &[u8], end: &[u8]) -> Result<(), Error> {
         match &mut self.0 {
             Kind::Embedded(transaction) => transaction.add_conflict_range(kind, begin, end),
+            Kind::Fdb(transaction) => transaction.add_conflict_range(kind, begin, end),
         }
     }
 
@@ -119,6 +140,7 @@ impl Transaction {
     pub fn watch(&mut self, key: &[u8]) -> Result<Watch, Error> {
         match &mut self.0 {
             Kind::Embedded(transaction) => Ok(Watch(WatchKind::Embedded(transaction.watch(key)?))),
+            Kind::Fdb(transaction) => Ok(Watch(WatchKind::Fdb(transaction.watch(key)?))),
         }
     }
 
@@ -126,6 +148,7 @@ impl Transaction {
     pub fn commit(&mut self) -> Result<Committed, Error> {
         match &mut self.0 {
             Kind::Embedded(transaction) => transaction.commit(),
+            Kind::Fdb(transaction) => transaction.commit(),
         }
     }
 
@@ -134,6 +157,7 @@ impl Transaction {
     pub fn on_error(&mut self, error: Error) -> Result<(), Error> {
         match &mut self.0 {
             Kind::Embedded(transaction) => transaction.on_error(error),
+            Kind::Fdb(transaction) => transaction.on_error(error),
         }
     }
 }
@@ -144,6 +168,7 @@ impl Watch {
     pub fn wait(&self, timeout: Duration) -> Result<bool, Error> {
         match &self.0 {
             WatchKind::Embedded(watch) => watch.wait(timeout),
+            WatchKind::Fdb(watch) => watch.wait(timeout),
         }
     }
 }

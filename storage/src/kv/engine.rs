@@ -4,7 +4,7 @@
 //! version, and their versionstamps differ in the last two bytes, as in FoundationDB. One of the waiting threads does the
 //! work for all (the *leader*); no thread of its own is needed.
 
-use super::faults::{Fault, Faults};
+use super::faults::Faults;
 use super::local::{LocalSnapshot, LocalStore, LocalWriter};
 use super::memory::{MemorySnapshot, MemoryStore, MemoryWriter};
 use super::operation::{
@@ -178,21 +178,43 @@ impl Engine {
 
     /// Decides on a transaction and makes it durable. The request must have been checked ([`Mutation::check`]).
     pub(super) fn commit(&self, request: CommitRequest) -> Result<Committed, Error> {
-        let fault = self.faults.on_commit();
-        match fault {
-            None | Some(Fault::UnknownButCommitted) => {}
-            Some(fault) => return Err(fault.error()),
-        }
-        let committed = self.commit_in_group(request)?;
-        fault.map_or(Ok(committed), |fault| Err(fault.error()))
+        self.faults.around_commit(|| self.answer(self.enqueue(request)))
     }
 
-    fn commit_in_group(&self, mut request: CommitRequest) -> Result<Committed, Error> {
+    /// Does the same with several, in as few groups as possible, and answers in order.
+    pub(super) fn commit_all(&self, requests: Vec<CommitRequest>) -> Vec<Result<Committed, Error>> {
+        // Whatever strikes one of them strikes before any is written, or after all are.
+        let mut answers = Vec::with_capacity(requests.len());
+        let mut tickets = Vec::with_capacity(requests.len());
+        for request in requests {
+            match self.faults.before_commit() {
+                Ok(fault) => {
+                    tickets.push((answers.len(), self.enqueue(request), fault));
+                    // Until it has its own.
+                    answers.push(Err(Error::CommitUnknownResult));
+                }
+                Err(error) => answers.push(Err(error)),
+            }
+        }
+        for (place, ticket, fault) in tickets {
+            answers[place] = self.answer(ticket).and_then(|committed| fault.map_or(Ok(committed), |f| Err(f.error())));
+        }
+        answers
+    }
+
+    /// Puts a transaction into the next group.
+    fn enqueue(&self, mut request: CommitRequest) -> u64 {
         let reads = Ranges::new(std::mem::take(&mut request.read_conflicts));
         let mut queue = locked(&self.queue);
         let ticket = queue.next_ticket;
         queue.next_ticket += 1;
         queue.waiting.push(Waiting { ticket, request, reads });
+        ticket
+    }
+
+    /// Waits for the answer, or writes the group for all who wait.
+    fn answer(&self, ticket: u64) -> Result<Committed, Error> {
+        let mut queue = locked(&self.queue);
         loop {
             if let Some(answer) = queue.answers.remove(&ticket) {
                 return answer;
@@ -270,16 +292,28 @@ impl Engine {
         verdicts
     }
 
-    /// Begins a watch: it fires when `key` has, or gets, another value than `state` knows.
-    pub(super) fn watch(&self, key: Vec<u8>, state: Arc<WatchState>) -> Result<(), Error> {
+    /// The URL of the store.
+    pub(super) fn name(&self) -> String {
+        match &self.backend {
+            Backend::Memory(_) => "mem:".into(),
+            Backend::Local(store) => format!("local:{}", store.directory().display()),
+        }
+    }
+
+    /// Begins a watch: it fires when `key` has, or gets, another value than `state` knows. If it can't begin, that is for its
+    /// holder to hear: the transaction is committed by now.
+    pub(super) fn watch(&self, key: Vec<u8>, state: &Arc<WatchState>) {
         // No commit may come between the look and the list.
         let _no_commit = locked(&self.resolver);
         let snapshot = locked(&self.current).snapshot.clone();
-        if snapshot.get(&key)?.as_deref() == state.value() {
-            return self.watches.add(key, &state);
+        let begun = match snapshot.get(&key) {
+            Ok(value) if value.as_deref() == state.value() => self.watches.add(key, state),
+            Ok(_) => return state.fire(Ok(())),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = begun {
+            state.fire(Err(error.chain()));
         }
-        state.fire(Ok(()));
-        Ok(())
     }
 }
 

@@ -1,6 +1,7 @@
 //! What can go wrong in a cluster, made to go wrong on purpose in the embedded stores, so that everything above the API is
 //! tested against it.
 
+use super::operation::Committed;
 use crate::error::Error;
 use crate::sync::locked;
 use std::collections::VecDeque;
@@ -82,7 +83,7 @@ impl Faults {
     }
 
     /// What strikes the commit at hand. Waits while commits are held.
-    pub(super) fn on_commit(&self) -> Option<Fault> {
+    fn on_commit(&self) -> Option<Fault> {
         let mut state = locked(&self.state);
         while state.held {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -93,6 +94,22 @@ impl Faults {
         });
         drop(state);
         slept(fault)
+    }
+
+    /// Lets a commit happen, or not, and be told of, or not, as the fault that strikes it will have it.
+    pub(super) fn around_commit(&self, commit: impl FnOnce() -> Result<Committed, Error>) -> Result<Committed, Error> {
+        let fault = self.before_commit()?;
+        let committed = commit()?;
+        fault.map_or(Ok(committed), |fault| Err(fault.error()))
+    }
+
+    /// What strikes before the commit is the error; what strikes after it, to be told instead of its success, is returned.
+    pub(super) fn before_commit(&self) -> Result<Option<Fault>, Error> {
+        match self.on_commit() {
+            None => Ok(None),
+            Some(Fault::UnknownButCommitted) => Ok(Some(Fault::UnknownButCommitted)),
+            Some(fault) => Err(fault.error()),
+        }
     }
 
     pub(super) fn on_read(&self) -> Result<(), Error> {

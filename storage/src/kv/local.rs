@@ -1,19 +1,22 @@
 //! `local:DIR`: redb as an ordered index in one file, with our own checksum on every value (redb returns a byte that
 //! rotted after a clean close as it is).
+//!
+//! redb checks its pages only after a crash. So each opening here walks the whole file with
+//! [`redb::Database::check_integrity`], on a scratch copy: a damaged page must not hide keys. (A damaged commit root is no
+//! such case: redb goes back to the commit before, and a clean close writes one without changes, so that both say the same.)
 
 use super::operation::{KeyRange, Pair};
 use super::store_file;
+use crate::disk::{Disk, DiskFile, OpenMode, RedbBackend, ScratchBackend, open_locked};
 use crate::error::Error;
-use crate::files::{create_directory, sync_directory};
 use crate::keys::readable;
 use redb::{
     Builder, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, StorageBackend, Table, TableDefinition,
-    backends::InMemoryBackend,
 };
-use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
 const TABLE: TableDefinition<&[u8], &[u8]> = TableDefinition::new("kv");
@@ -24,12 +27,13 @@ const CACHE_BYTES: usize = 64 << 20;
 const CHECKSUM_BYTES: usize = 8;
 /// How every redb file begins (redb `src/tree_store/page_store/header.rs`).
 const MAGIC: [u8; 9] = [b'r', b'e', b'd', b'b', 0x1A, 0x0A, 0xA9, 0x0D, 0x0A];
-
 /// The open file.
 #[derive(Debug)]
 pub(super) struct LocalStore {
     database: redb::Database,
     path: PathBuf,
+    /// Holds the lock, and is the last to go. `None` for a copy.
+    _lock: Option<Box<dyn DiskFile>>,
 }
 
 /// The store as it was when the snapshot was taken.
@@ -45,55 +49,27 @@ impl std::fmt::Debug for LocalSnapshot {
 }
 
 impl LocalStore {
-    pub(super) fn open(directory: &Path) -> Result<Self, Error> {
-        create_directory(directory)?;
+    /// Opens the store in `directory`, made if missing, and holds it exclusively.
+    pub(super) fn open(disk: &Arc<dyn Disk>, directory: &Path) -> Result<Self, Error> {
+        disk.create_directory(directory).map_err(|e| Error::io("create the directory", directory, e))?;
         let path = store_file(directory);
-        if !path.try_exists().map_err(|e| Error::io("look for the store", &path, e))? {
-            Self::create(directory, &path)?;
-        }
-        check_magic(&path)?;
-        let database = guarded(&path, || Ok(Builder::new().set_cache_size(CACHE_BYTES).create(&path)?))?;
-        let store = LocalStore { database, path };
+        let lock = open_or_make(&**disk, directory, &path)?;
+        check(&**disk, &path)?;
+        let database = guarded(&path, || database_on(RedbBackend::new(disk.open(&path, OpenMode::Existing)?)))?;
+        let store = LocalStore { database, path, _lock: Some(lock) };
         store.create_table()?;
         Ok(store)
     }
 
-    /// Makes an empty store under another name and then gives it its own: a store that is there was made whole, also when the
-    /// disk was full in the middle of it.
-    fn create(directory: &Path, path: &Path) -> Result<(), Error> {
-        let unfinished = path.with_extension("redb.new");
-        match std::fs::remove_file(&unfinished) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::io("remove the unfinished store", &unfinished, e));
-            }
-            _ => {}
-        }
-        let made = guarded(&unfinished, || Ok(Builder::new().set_cache_size(CACHE_BYTES).create(&unfinished)?))
-            .and_then(|database| LocalStore { database, path: unfinished.clone() }.create_table());
-        if let Err(error) = made {
-            // What is left of it is of no use, and may be what fills the disk.
-            let _ = std::fs::remove_file(&unfinished);
-            return Err(error);
-        }
-        std::fs::rename(&unfinished, path).map_err(|e| Error::io("name the new store", path, e))?;
-        sync_directory(directory)
-    }
-
-    pub(super) fn open_copy(directory: &Path) -> Result<Option<Self>, Error> {
+    /// A private copy of the store in `directory`, or `None` when there is none. What is written to it is lost.
+    pub(super) fn open_copy(disk: &dyn Disk, directory: &Path) -> Result<Option<Self>, Error> {
         let path = store_file(directory);
-        let bytes = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(Error::io("read the store", &path, e)),
-        };
-        check_magic(&path)?;
-        let database = guarded(&path, || {
-            let backend = InMemoryBackend::new();
-            backend.set_len(bytes.len() as u64)?;
-            backend.write(0, &bytes)?;
-            Ok(Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend)?)
-        })?;
-        let store = LocalStore { database, path };
+        if !disk.exists(&path).map_err(|e| Error::io("look for the store", &path, e))? {
+            return Ok(None);
+        }
+        check(disk, &path)?;
+        let database = guarded(&path, || database_on(scratch(disk, &path)?))?;
+        let store = LocalStore { database, path, _lock: None };
         store.create_table()?;
         Ok(Some(store))
     }
@@ -109,6 +85,11 @@ impl LocalStore {
             }
             Ok(())
         })
+    }
+
+    /// Where the file lies.
+    pub(super) fn directory(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path)
     }
 
     /// The version of the last commit; 0 when there was none, or none that counted.
@@ -247,19 +228,61 @@ fn translated(path: &Path, error: redb::Error) -> Error {
     }
 }
 
-/// Refuses a file that redb did not make, before redb sees it. No file, or an empty one, is a new store.
-fn check_magic(path: &Path) -> Result<(), Error> {
-    use io::Read;
-    let mut start = Vec::new();
-    match File::open(path) {
-        Ok(file) => file.take(MAGIC.len() as u64).read_to_end(&mut start).map_err(|e| Error::io("read", path, e))?,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(Error::io("open the store", path, e)),
-    };
-    if start.is_empty() || start == MAGIC {
+/// Opens the store's file with its lock. A store that is not there yet is made under another name first: one that is
+/// there was made whole, also when the disk was full in the middle of it.
+fn open_or_make(disk: &dyn Disk, directory: &Path, path: &Path) -> Result<Box<dyn DiskFile>, Error> {
+    let exists = || disk.exists(path).map_err(|e| Error::io("look for the store", path, e));
+    let unfinished = path.with_extension("redb.new");
+    loop {
+        if exists()? {
+            return open_locked(disk, path, OpenMode::Existing)?.ok_or_else(|| Error::InUse(path.to_owned()));
+        }
+        let file =
+            open_locked(disk, &unfinished, OpenMode::OpenOrCreate)?.ok_or_else(|| Error::InUse(path.to_owned()))?;
+        let made = if exists()? { Ok(false) } else { make(disk, directory, path, &unfinished, &*file).map(|()| true) };
+        match made {
+            Ok(true) => return Ok(file),
+            // Another process was faster, or what is left is of no use, and may be what fills the disk.
+            Ok(false) | Err(_) => drop(disk.remove(&unfinished)),
+        }
+        made?;
+    }
+}
+
+fn make(disk: &dyn Disk, directory: &Path, path: &Path, unfinished: &Path, file: &dyn DiskFile) -> Result<(), Error> {
+    file.set_len(0).map_err(|e| Error::io("empty", unfinished, e))?;
+    let database = guarded(unfinished, || database_on(RedbBackend::new(disk.open(unfinished, OpenMode::Existing)?)))?;
+    let store = LocalStore { database, path: unfinished.to_owned(), _lock: None };
+    store.create_table()?;
+    drop(store);
+    file.sync_all().map_err(|e| Error::io("sync", unfinished, e))?;
+    disk.rename(unfinished, path).map_err(|e| Error::io("name the new store", path, e))?;
+    disk.sync_directory(directory).map_err(|e| Error::io("sync the directory", directory, e))
+}
+
+fn database_on(backend: impl StorageBackend) -> Result<redb::Database, redb::Error> {
+    Ok(Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend)?)
+}
+
+fn scratch(disk: &dyn Disk, path: &Path) -> io::Result<ScratchBackend> {
+    ScratchBackend::new(disk.open(path, OpenMode::Read)?)
+}
+
+/// Refuses a file that is not as it was written, before anything is changed.
+fn check(disk: &dyn Disk, path: &Path) -> Result<(), Error> {
+    let corrupt = |detail: &str| Err(Error::corrupt(path.display().to_string(), detail));
+    let mut start = [0; MAGIC.len()];
+    match disk.open(path, OpenMode::Read).and_then(|file| file.read_exact_at(&mut start, 0)) {
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return corrupt("it is too short to be a store"),
+        other => other.map_err(|e| Error::io("read the store", path, e))?,
+    }
+    if start != MAGIC {
+        return corrupt("it does not begin as a store does");
+    }
+    if guarded(path, || Ok(database_on(scratch(disk, path)?)?.check_integrity()?))? {
         return Ok(());
     }
-    Err(Error::corrupt(path.display().to_string(), "it does not begin as a store does"))
+    corrupt("a page does not match its checksum")
 }
 
 /// Over key and value, so that a value under another's key is found, too.

@@ -54,7 +54,7 @@ impl Overlay {
     pub(super) fn push(&mut self, mutation: Mutation) {
         self.bytes += mutation.bytes();
         match &mutation {
-            Mutation::Set(key, value) => self.write(key, Written::Value(Some(value.clone()))),
+            Mutation::Set(key, value) => self.set(key, value),
             Mutation::Clear((begin, end)) => self.clear(begin, end),
             Mutation::Atomic(atomic, key, operand) => self.compute(*atomic, key, operand),
             Mutation::SetVersionstampedKey(key, offset, _) => {
@@ -70,6 +70,14 @@ impl Overlay {
             Mutation::SetVersionstampedValue(key, ..) => self.write(key, Written::Unreadable),
         }
         self.mutations.push(mutation);
+    }
+
+    /// What was written with a versionstamp stays unreadable until it is cleared, also when set to something else
+    /// (FoundationDB `fdbclient/WriteMap.cpp`, `mutate`).
+    fn set(&mut self, key: &[u8], value: &[u8]) {
+        if self.keys.get(key) != Some(&Written::Unreadable) {
+            self.write(key, Written::Value(Some(value.to_owned())));
+        }
     }
 
     fn write(&mut self, key: &[u8], written: Written) {

@@ -1,15 +1,8 @@
+//! What is about files, damage and handles. What every store must do is in `proof::conformance`.
+
 use super::*;
-use proptest::prelude::*;
-use std::collections::BTreeMap;
 use std::fs;
 use tempfile::TempDir;
-
-/// Runs `check` on an empty store of each kind.
-fn on_each_store(check: impl Fn(&Database)) {
-    check(&Database::open("mem:").unwrap());
-    let directory = TempDir::new().unwrap();
-    check(&Database::open(&local_url(&directory)).unwrap());
-}
 
 fn local_url(directory: &TempDir) -> String {
     format!("local:{}", directory.path().display())
@@ -23,124 +16,11 @@ fn put(database: &Database, pairs: &[(&str, &str)]) {
     transaction.commit().unwrap();
 }
 
-fn range(transaction: &mut Transaction, begin: &str, end: &str, limit: usize) -> Vec<(String, String)> {
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    let pairs = transaction.get_range(&RangeRead::new(begin.as_bytes(), end.as_bytes()).limit(limit)).unwrap();
-    pairs.into_iter().map(|(key, value)| (text(key), text(value))).collect()
-}
-
-fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
-    expected.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
-}
-
-#[test]
-fn a_transaction_reads_its_own_writes_over_its_snapshot() {
-    on_each_store(|database| {
-        put(database, &[("a", "1"), ("b", "2"), ("c", "3"), ("d", "4")]);
-        let mut transaction = database.begin().unwrap();
-        transaction.read_version().unwrap();
-        put(database, &[("a", "later"), ("bb", "later")]);
-        assert_eq!(transaction.get(b"a").unwrap().as_deref(), Some(&b"1"[..]));
-        transaction.clear_range(b"b", b"d");
-        transaction.set(b"c", "own");
-        transaction.set(b"aa", "own");
-        transaction.set(b"e", "own");
-        transaction.clear(b"d");
-        assert_eq!(transaction.get(b"b").unwrap(), None);
-        assert_eq!(transaction.get(b"d").unwrap(), None);
-        assert_eq!(
-            range(&mut transaction, "a", "z", 99),
-            pairs(&[("a", "1"), ("aa", "own"), ("c", "own"), ("e", "own")])
-        );
-        assert_eq!(range(&mut transaction, "a", "z", 2), pairs(&[("a", "1"), ("aa", "own")]));
-        assert_eq!(range(&mut transaction, "aa", "e", 99), pairs(&[("aa", "own"), ("c", "own")]));
-        assert_eq!(range(&mut transaction, "z", "a", 99), pairs(&[]));
-    });
-}
-
-#[test]
-fn a_changed_read_is_a_conflict_and_an_unread_one_is_not() {
-    // What is read, what another transaction then does, and whether that is a conflict.
-    type Step = fn(&mut Transaction);
-    let read_b: Step = |t| drop(t.get(b"b").unwrap());
-    let read_missing: Step = |t| drop(t.get(b"bx").unwrap());
-    let read_range: Step = |t| drop(t.get_range(&RangeRead::new(b"b", b"d").limit(99)).unwrap());
-    let read_first_of_range: Step = |t| drop(t.get_range(&RangeRead::new(b"b", b"z").limit(1)).unwrap());
-    let read_nothing: Step = |_| {};
-    let read_own_write: Step = |t| {
-        t.set(b"b", "own");
-        t.get(b"b").unwrap();
-    };
-    let set_b: Step = |t| t.set(b"b", "other");
-    let set_bx: Step = |t| t.set(b"bx", "other");
-    let set_d: Step = |t| t.set(b"d", "other");
-    let clear_b: Step = |t| t.clear(b"b");
-    let clear_all: Step = |t| t.clear_range(b"a", b"z");
-    let cases = [
-        (read_b, set_b, true),
-        (read_b, set_bx, false),
-        (read_b, clear_b, true),
-        (read_b, clear_all, true),
-        (read_missing, set_bx, true),
-        (read_range, set_bx, true),
-        (read_range, set_d, false),
-        (read_range, clear_all, true),
-        (read_first_of_range, set_bx, false),
-        (read_first_of_range, set_b, true),
-        (read_nothing, clear_all, false),
-        (read_own_write, set_b, false),
-    ];
-    on_each_store(|database| {
-        for (index, (read, change, is_conflict)) in cases.iter().enumerate() {
-            put(database, &[("a", "1"), ("b", "2"), ("c", "3")]);
-            let mut reader = database.begin().unwrap();
-            read(&mut reader);
-            reader.set(b"written", "by the reader");
-            let mut other = database.begin().unwrap();
-            change(&mut other);
-            other.commit().unwrap();
-            match reader.commit() {
-                Ok(_) => assert!(!is_conflict, "case {index} was committed"),
-                Err(error) => assert!(*is_conflict && matches!(error, Error::Conflict), "case {index}: {error}"),
-            }
-        }
-    });
-}
-
-#[test]
-fn run_repeats_after_a_conflict() {
-    on_each_store(|database| {
-        let mut attempts = 0;
-        database
-            .run(|transaction| {
-                attempts += 1;
-                let before = transaction.get(b"a")?.unwrap_or_default();
-                if attempts == 1 {
-                    put(database, &[("a", "x")]);
-                }
-                transaction.set(b"a", [before, b"y".to_vec()].concat());
-                Ok(())
-            })
-            .unwrap();
-        assert_eq!(attempts, 2);
-        assert_eq!(database.begin().unwrap().get(b"a").unwrap().unwrap(), b"xy");
-    });
-}
-
-#[test]
-fn an_oversize_key_is_refused() {
-    on_each_store(|database| {
-        let mut transaction = database.begin().unwrap();
-        transaction.set(&[7; KEY_BYTES_MAX + 1], "");
-        assert!(matches!(transaction.commit(), Err(Error::TooLarge { what: "key", .. })));
-    });
-}
-
 #[test]
 fn an_unknown_url_is_told_what_is_allowed() {
-    for url in ["", "fdb:x", "local", "local:", "/some/path"] {
+    for url in ["", "foundation:x", "fdb:", "local", "local:", "unix:", "/some/path"] {
         let error = Database::open(url).unwrap_err().to_string();
-        assert!(error.contains("`local:DIR` and `mem:`"), "{url}: {error}");
+        assert!(error.contains(ALLOWED), "{url}: {error}");
     }
 }
 
@@ -238,73 +118,4 @@ fn a_damaged_file_is_an_error_or_reads_right_but_never_a_panic() {
 
 fn range_or(transaction: &mut Transaction) -> Result<Vec<Pair>, Error> {
     transaction.get_range(&RangeRead::new(b"", b"z"))
-}
-
-#[derive(Debug, Clone)]
-enum Action {
-    Set(u8, u8),
-    Clear(u8),
-    ClearRange(u8, u8),
-    Range(u8, u8, usize),
-    Commit,
-    Abandon,
-}
-
-fn action() -> impl Strategy<Value = Action> {
-    let key = 0..12u8;
-    prop_oneof![
-        4 => (key.clone(), any::<u8>()).prop_map(|(key, value)| Action::Set(key, value)),
-        1 => key.clone().prop_map(Action::Clear),
-        1 => (key.clone(), key.clone()).prop_map(|(begin, end)| Action::ClearRange(begin, end)),
-        3 => (key.clone(), key, 0..6usize).prop_map(|(begin, end, limit)| Action::Range(begin, end, limit)),
-        1 => Just(Action::Commit),
-        1 => Just(Action::Abandon),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(16))]
-    #[test]
-    fn every_store_does_what_an_ordered_map_does(actions in prop::collection::vec(action(), 1..40)) {
-        on_each_store(|database| {
-            let mut committed: BTreeMap<u8, u8> = BTreeMap::new();
-            let mut current = committed.clone();
-            let mut transaction = database.begin().unwrap();
-            for action in &actions {
-                match *action {
-                    Action::Set(key, value) => {
-                        transaction.set(&[key], [value]);
-                        current.insert(key, value);
-                    }
-                    Action::Clear(key) => {
-                        transaction.clear(&[key]);
-                        current.remove(&key);
-                    }
-                    Action::ClearRange(begin, end) => {
-                        transaction.clear_range(&[begin], &[end]);
-                        current.retain(|key, _| !(begin..end).contains(key));
-                    }
-                    Action::Range(begin, end, limit) => {
-                        let expected: Vec<Pair> = current
-                            .iter()
-                            .filter(|(key, _)| (begin..end).contains(key))
-                            .take(limit)
-                            .map(|(key, value)| (vec![*key], vec![*value]))
-                            .collect();
-                        assert_eq!(transaction.get_range(&RangeRead::new(&[begin], &[end]).limit(limit)).unwrap(), expected);
-                        assert_eq!(transaction.get(&[begin]).unwrap(), current.get(&begin).map(|value| vec![*value]));
-                    }
-                    Action::Commit => {
-                        transaction.commit().unwrap();
-                        committed = current.clone();
-                        transaction = database.begin().unwrap();
-                    }
-                    Action::Abandon => {
-                        current = committed.clone();
-                        transaction = database.begin().unwrap();
-                    }
-                }
-            }
-        });
-    }
 }

@@ -1,12 +1,13 @@
-//! A transaction of the embedded stores: reads at one version with its own writes on top, and a commit that happens whole
+//! A transaction of the embedded stores, in this process or behind a socket: reads at one version with its own writes on top, and a commit that happens whole
 //! or not at all. What each method promises stands at [`super::Transaction`].
 
-use super::engine::{Engine, Snapshot, TRANSACTION_AGE_MAX};
+use super::engine::TRANSACTION_AGE_MAX;
 use super::operation::{
     Atomic, CommitRequest, Committed, ConflictKind, KeyRange, Mutation, Pair, RangeRead, TRANSACTION_BYTES_MAX,
     check_bound, check_key, key_behind,
 };
 use super::overlay::{Known, Overlay};
+use super::source::{Source, SourceSnapshot};
 use super::watch::WatchState;
 use crate::error::Error;
 use std::sync::Arc;
@@ -30,9 +31,9 @@ impl EmbeddedWatch {
 /// A transaction of an embedded store.
 #[derive(Debug)]
 pub(super) struct EmbeddedTransaction {
-    engine: Arc<Engine>,
+    source: Source,
     began: Instant,
-    snapshot: Option<Arc<Snapshot>>,
+    snapshot: Option<SourceSnapshot>,
     reads: Vec<KeyRange>,
     write_conflicts: Vec<KeyRange>,
     overlay: Overlay,
@@ -42,9 +43,9 @@ pub(super) struct EmbeddedTransaction {
 }
 
 impl EmbeddedTransaction {
-    pub(super) fn new(engine: Arc<Engine>) -> Self {
+    pub(super) fn new(source: Source) -> Self {
         EmbeddedTransaction {
-            engine,
+            source,
             began: Instant::now(),
             snapshot: None,
             reads: Vec::new(),
@@ -56,7 +57,7 @@ impl EmbeddedTransaction {
     }
 
     pub(super) fn read_version(&mut self) -> Result<u64, Error> {
-        Ok(self.snapshot()?.version)
+        Ok(self.snapshot()?.version())
     }
 
     pub(super) fn set_read_version(&mut self, version: u64) -> Result<(), Error> {
@@ -64,14 +65,14 @@ impl EmbeddedTransaction {
             return Err(Error::Config("the read version is set after the first read".into()));
         }
         self.began = Instant::now();
-        self.snapshot = Some(self.engine.snapshot_at(version)?);
+        self.snapshot = Some(self.source.snapshot_at(version)?);
         Ok(())
     }
 
-    fn snapshot(&mut self) -> Result<&Arc<Snapshot>, Error> {
+    fn snapshot(&mut self) -> Result<&SourceSnapshot, Error> {
         if self.snapshot.is_none() {
             self.began = Instant::now();
-            self.snapshot = Some(self.engine.snapshot()?);
+            self.snapshot = Some(self.source.snapshot()?);
         }
         if self.began.elapsed() > TRANSACTION_AGE_MAX {
             return Err(Error::TooOld);
@@ -213,13 +214,13 @@ impl EmbeddedTransaction {
     pub(super) fn commit(&mut self) -> Result<Committed, Error> {
         if self.overlay.is_empty() && self.write_conflicts.is_empty() {
             let version = self.read_version()?;
-            self.begin_watches()?;
+            self.begin_watches();
             return Ok(Committed { version, versionstamp: None });
         }
-        let read_version = match &self.snapshot {
-            Some(snapshot) => snapshot.version,
+        let snapshot = match &self.snapshot {
+            Some(snapshot) => snapshot.clone(),
             // Without reads any version does.
-            None => self.snapshot()?.version,
+            None => self.snapshot()?.clone(),
         };
         if self.began.elapsed() > TRANSACTION_AGE_MAX {
             return Err(Error::TooOld);
@@ -232,18 +233,19 @@ impl EmbeddedTransaction {
         }
         let mutations = std::mem::take(&mut self.overlay).into_mutations();
         mutations.iter().try_for_each(Mutation::check)?;
-        let committed = self.engine.commit(CommitRequest {
-            read_version,
+        let request = CommitRequest {
+            read_version: snapshot.version(),
             read_conflicts: std::mem::take(&mut self.reads),
             write_conflicts: std::mem::take(&mut self.write_conflicts),
             mutations,
-        })?;
-        self.begin_watches()?;
+        };
+        let committed = self.source.commit(&snapshot, request)?;
+        self.begin_watches();
         Ok(committed)
     }
 
-    fn begin_watches(&mut self) -> Result<(), Error> {
-        std::mem::take(&mut self.watched).into_iter().try_for_each(|(key, state)| self.engine.watch(key, state))
+    fn begin_watches(&mut self) {
+        std::mem::take(&mut self.watched).into_iter().for_each(|(key, state)| self.source.watch(key, &state));
     }
 
     pub(super) fn on_error(&mut self, error: Error) -> Result<(), Error> {
@@ -251,7 +253,7 @@ impl EmbeddedTransaction {
             return Err(error);
         }
         let retries = self.retries;
-        *self = EmbeddedTransaction::new(self.engine.clone());
+        *self = EmbeddedTransaction::new(self.source.clone());
         self.retries = retries + 1;
         // The first retry comes at once: most conflicts are over by then.
         let pause = Duration::from_micros(100) * 2u32.saturating_pow(retries.min(16));

@@ -3,10 +3,11 @@
 use super::engine::Snapshot;
 use super::operation::key_behind;
 use super::resolver::Ranges;
+use super::unix::{ClientWatch, RemoteWatch};
 use crate::error::Error;
 use crate::sync::locked;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// Most watches of one store, as in FoundationDB of one connection.
@@ -18,12 +19,33 @@ pub(super) struct WatchState {
     value: Option<Vec<u8>>,
     fired: Mutex<Option<Result<(), String>>>,
     changed: Condvar,
+    link: OnceLock<WatchLink>,
+}
+
+/// The other end of a watch that goes through a socket.
+#[derive(Debug)]
+pub(super) enum WatchLink {
+    /// Here is the server: the client is told when it fires.
+    ToClient(ClientWatch),
+    /// Here is the client: the server is told when nobody waits any more.
+    ToServer(#[expect(dead_code, reason = "it is dropped with the watch, which tells the server")] RemoteWatch),
 }
 
 impl WatchState {
     /// A watch of a key that has `value`.
     pub(super) fn new(value: Option<Vec<u8>>) -> Self {
-        WatchState { value, fired: Mutex::new(None), changed: Condvar::new() }
+        WatchState { value, fired: Mutex::new(None), changed: Condvar::new(), link: OnceLock::new() }
+    }
+
+    /// The same with another end.
+    pub(super) fn linked(value: Option<Vec<u8>>, link: WatchLink) -> Self {
+        WatchState { link: link.into(), ..WatchState::new(value) }
+    }
+
+    /// Gives it another end; it has one at most.
+    pub(super) fn link(&self, link: WatchLink) {
+        // A second one is dropped, which ends it.
+        let _ = self.link.set(link);
     }
 
     /// The value that the watcher knows.
@@ -33,7 +55,14 @@ impl WatchState {
 
     /// Ends the waiting: the key has changed, or why that can't be told any more.
     pub(super) fn fire(&self, outcome: Result<(), String>) {
-        locked(&self.fired).get_or_insert(outcome);
+        let mut fired = locked(&self.fired);
+        if fired.is_some() {
+            return;
+        }
+        if let Some(WatchLink::ToClient(client)) = self.link.get() {
+            client.tell(&outcome);
+        }
+        *fired = Some(outcome);
         self.changed.notify_all();
     }
 

@@ -173,8 +173,7 @@ impl Script {
             disk.crash_at(operation);
         }
         let ear = Arc::new(Ear::default());
-        let mut script =
-            Script { disk, frames: frames(plan), told: Told::default(), appended: 0, ended_by: None };
+        let mut script = Script { disk, frames: frames(plan), told: Told::default(), appended: 0, ended_by: None };
         script.ended_by = script.play(plan, &ear).err();
         let created = script.told.created;
         script.told = Told { created, ..ear.told() };

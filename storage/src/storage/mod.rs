@@ -3,12 +3,15 @@
 //! - `recover`: journal and store into a world; a new world into the store.
 //! - `workers`: the journal's writer thread, the flusher thread, and what they share.
 
+mod exporter;
 mod recover;
 mod workers;
 
+pub use exporter::Exporter;
 pub use recover::{NewWorld, Opened, SavedWorld, last_durable_frame};
 
 use crate::config::Config;
+use crate::disk::{Disk, RealDisk};
 use crate::error::Error;
 use crate::flush::Flusher;
 use crate::journal::{Appender, PAYLOAD_BYTES_MAX, Segments};
@@ -105,14 +108,15 @@ impl Storage {
     /// store, raises the epoch there (which fences every other shard), reserves a block of ids, and loads.
     pub fn open(config: Config, sink: EventSink) -> Result<Opened, Error> {
         config.validate()?;
-        let database = Database::open(&config.store_url)?;
-        Self::open_on(database, config, sink)
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let database = Database::open_on_disk(&config.store_url, &disk)?;
+        Self::open_on(database, config, &disk, sink)
     }
 
-    /// The same on a store that is open already; `config.store_url` then only names it.
-    pub fn open_on(database: Database, config: Config, sink: EventSink) -> Result<Opened, Error> {
+    /// The same on a store that is open already, with the journal on `disk`; `config.store_url` then only names the store.
+    pub fn open_on(database: Database, config: Config, disk: &Arc<dyn Disk>, sink: EventSink) -> Result<Opened, Error> {
         config.validate()?;
-        recover::open(database, config, Sink(sink))
+        recover::open(database, config, disk, Sink(sink))
     }
 
     /// Writes a new world, after which frames can be appended. A crash on the way leaves no world.
@@ -170,6 +174,11 @@ impl Storage {
         shared.map_or(Ok(()), |shared| shared.flush_now())
     }
 
+    /// A handle that writes the world into files while frames go on; for another thread.
+    pub fn exporter(&self) -> Exporter {
+        Exporter::new(self.database.clone(), locked(&self.running).as_ref().map(Running::shared))
+    }
+
     /// Makes durable what was taken, brings it into the store, and stops.
     pub fn close(self) -> Result<(), Error> {
         let running = locked(&self.running).take();
@@ -188,7 +197,7 @@ impl Storage {
             let ttl = Duration::from_millis(self.config.lease_ttl_ms);
             Some(Lease::new(self.database.clone(), register.region(), own.epoch, ttl))
         };
-        Running::start(&self.config, self.sink.0.clone(), appender, self.flusher(register), lease, &own)
+        Running::start(&self.config, self.sink.0.clone(), segments, appender, self.flusher(register), lease, &own)
     }
 
     fn flusher(&self, register: Register) -> Flusher {

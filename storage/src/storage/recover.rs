@@ -2,8 +2,8 @@
 
 use super::{Sink, Storage};
 use crate::config::Config;
+use crate::disk::{Disk, LockedDirectory, RealDisk};
 use crate::error::Error;
-use crate::files::LockedDirectory;
 use crate::flush::{collect_unreferenced, write_in_batches};
 use crate::home::{Assembler, Encoded};
 use crate::journal::append::cut_tail;
@@ -67,12 +67,13 @@ pub struct NewWorld {
 }
 
 /// Opens on `database`: see [`Storage::open`].
-pub(super) fn open(database: Database, config: Config, sink: Sink) -> Result<Opened, Error> {
-    let directory = lock(&database, &config.journal_dir)?;
+pub(super) fn open(database: Database, config: Config, disk: &Arc<dyn Disk>, sink: Sink) -> Result<Opened, Error> {
+    let directory = lock(&database, disk, &config.journal_dir)?;
     let identity = directory.identity()?;
-    let mut found = scan(directory.path(), |_| Ok(()))?;
+    let mut found = scan(&**disk, directory.path(), |_| Ok(()))?;
     let own = database.run(|transaction| read_own(transaction, Region::WHOLE))?;
     let fit = check_pair(directory.path(), identity, &found, own.as_ref(), config.abandon_journal)?;
+    found.check_end(own.as_ref().map_or(0, |own| own.last_lsn))?;
     let segments = Arc::new(Segments::new(directory, found.segments.iter().copied()));
     if found.torn {
         tracing::warn!(journal = %config.journal_dir.display(), "the journal's last write was torn; it is cut off");
@@ -111,8 +112,8 @@ pub(super) fn open(database: Database, config: Config, sink: Sink) -> Result<Ope
 }
 
 /// Locks the journal. One that a hung process holds is taken from it once the store shows that it is hung.
-fn lock(database: &Database, journal_dir: &Path) -> Result<LockedDirectory, Error> {
-    let busy = match LockedDirectory::open(journal_dir) {
+fn lock(database: &Database, disk: &Arc<dyn Disk>, journal_dir: &Path) -> Result<LockedDirectory, Error> {
+    let busy = match LockedDirectory::open(disk, journal_dir) {
         Err(busy @ Error::InUse(_)) if !database.is_exclusive() => busy,
         other => return other,
     };
@@ -120,10 +121,10 @@ fn lock(database: &Database, journal_dir: &Path) -> Result<LockedDirectory, Erro
         Owner::Alive(holder) => Err(Error::Owned(holder)),
         Owner::Unknown => Err(busy),
         // It may have ended meanwhile.
-        Owner::Gone => match LockedDirectory::open(journal_dir) {
+        Owner::Gone => match LockedDirectory::open(disk, journal_dir) {
             Err(Error::InUse(_)) => {
                 tracing::warn!(journal = %journal_dir.display(), "the shard that holds the journal is hung; it is taken over");
-                LockedDirectory::seize(journal_dir)
+                LockedDirectory::seize(disk, journal_dir)
             }
             other => other,
         },
@@ -338,8 +339,10 @@ pub(super) fn create(
 /// nothing: looks into the journal, and when that never held a frame into a copy of the store.
 pub fn last_durable_frame(config: &Config) -> Result<Option<(u64, u64)>, Error> {
     config.validate()?;
-    if let Some(last) = scan(&config.journal_dir, |_| Ok(()))?.last {
-        let head = last_head(&last)?;
+    let found = scan(&RealDisk, &config.journal_dir, |_| Ok(()))?;
+    if let Some(last) = &found.last {
+        found.check_end(0)?;
+        let head = last_head(last)?;
         return Ok(Some((head.frame, head.state_hash)));
     }
     let Some(database) = Database::open_copy(&config.store_url)? else { return Ok(None) };

@@ -1,4 +1,5 @@
 use super::*;
+use crate::disk::LockedDirectory;
 use crate::error::Error;
 use crate::journal::segments::list;
 use crate::register::ID_BLOCK;
@@ -68,6 +69,10 @@ fn config(directory: &Path) -> Config {
     }
 }
 
+fn real_disk() -> Arc<dyn Disk> {
+    Arc::new(RealDisk)
+}
+
 fn open(config: &Config) -> (Opened, Arc<Events>) {
     let (events, sink) = Events::sink();
     (Storage::open(config.clone(), sink).unwrap(), events)
@@ -98,8 +103,10 @@ fn frame(number: u64, bytes: usize) -> Vec<u8> {
 
 fn copy_directory(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
+    let mut entries: Vec<_> = fs::read_dir(from).unwrap().map(Result::unwrap).collect();
+    // How far the journal was synced must not be newer than what was.
+    entries.sort_by_key(|entry| entry.file_name() != "synced");
+    for entry in entries {
         let target = to.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {
             copy_directory(&entry.path(), &target);
@@ -336,11 +343,11 @@ fn a_creation_cut_short_leaves_no_world_and_no_trace() {
             Ok(())
         })
         .unwrap();
-    let opened = Storage::open_on(database.clone(), config.clone(), Events::sink().1).unwrap();
+    let opened = Storage::open_on(database.clone(), config.clone(), &real_disk(), Events::sink().1).unwrap();
     assert_eq!(opened.world, None);
     opened.storage.create(empty_world()).unwrap();
     opened.storage.close().unwrap();
-    let world = Storage::open_on(database, config, Events::sink().1).unwrap().world.unwrap();
+    let world = Storage::open_on(database, config, &real_disk(), Events::sink().1).unwrap().world.unwrap();
     assert_eq!((world.chunks, world.alone), (Vec::new(), Vec::new()));
 }
 
@@ -426,7 +433,7 @@ fn a_second_opener_fences_the_first() {
     let [one, two] = [TempDir::new().unwrap(), TempDir::new().unwrap()];
     let config_in = |directory: &TempDir| Config { store_url: "mem:".into(), ..config(directory.path()) };
     let (events, sink) = Events::sink();
-    let first = Storage::open_on(database.clone(), config_in(&one), sink).unwrap().storage;
+    let first = Storage::open_on(database.clone(), config_in(&one), &real_disk(), sink).unwrap().storage;
     first.create(empty_world()).unwrap();
     first.append(1, frame(1, 10)).unwrap();
     events.wait_durable(1);
@@ -436,14 +443,15 @@ fn a_second_opener_fences_the_first() {
     events.wait_durable(3);
 
     // Without the journal that holds frames 2 and 3 nobody may go on, but by saying so.
-    let error = Storage::open_on(database.clone(), config_in(&two), Events::sink().1).map(|_| ()).unwrap_err();
+    let error =
+        Storage::open_on(database.clone(), config_in(&two), &real_disk(), Events::sink().1).map(|_| ()).unwrap_err();
     let place = config_in(&one).journal_dir.display().to_string();
     assert!(
         matches!(&error, Error::OtherJournal { last_frame: 1, place: found } if found.ends_with(&place)),
         "{error}"
     );
     let abandoning = Config { abandon_journal: true, ..config_in(&two) };
-    let second = Storage::open_on(database.clone(), abandoning, Events::sink().1).unwrap();
+    let second = Storage::open_on(database.clone(), abandoning, &real_disk(), Events::sink().1).unwrap();
     assert_eq!(second.world.unwrap().frame, 1);
     let error = first.flush_now().unwrap_err();
     assert!(matches!(&error, Error::Poisoned(text) if text.contains("another shard owns the region")), "{error}");
@@ -454,9 +462,10 @@ fn a_second_opener_fences_the_first() {
     // The second goes on, and the frames that only the first had are refused, not mixed in.
     second.storage.append(2, frame(2, 20)).unwrap();
     second.storage.close().unwrap();
-    let error = Storage::open_on(database.clone(), config_in(&one), Events::sink().1).map(|_| ()).unwrap_err();
+    let error =
+        Storage::open_on(database.clone(), config_in(&one), &real_disk(), Events::sink().1).map(|_| ()).unwrap_err();
     assert!(matches!(&error, Error::Mismatch { detail, .. } if detail.contains("of epoch 1")), "{error}");
-    let again = Storage::open_on(database.clone(), config_in(&two), Events::sink().1).unwrap();
+    let again = Storage::open_on(database.clone(), config_in(&two), &real_disk(), Events::sink().1).unwrap();
     assert_eq!(again.world.unwrap().frame, 2);
 
     // Once the second is as far, what the first had is history that never was.
@@ -466,13 +475,30 @@ fn a_second_opener_fences_the_first() {
     };
     again.storage.append(3, other_hash).unwrap();
     again.storage.close().unwrap();
-    let back = Storage::open_on(database, config_in(&one), Events::sink().1).unwrap();
-    assert!(list(&config_in(&one).journal_dir).unwrap().is_empty());
+    let back = Storage::open_on(database, config_in(&one), &real_disk(), Events::sink().1).unwrap();
+    assert!(list(&RealDisk, &config_in(&one).journal_dir).unwrap().is_empty());
     let world = back.world.unwrap();
     assert_eq!((world.frame, world.state_hash), (3, 3333));
     back.storage.append(4, frame(4, 10)).unwrap();
     back.storage.close().unwrap();
     assert_eq!(last_durable_frame(&config_in(&one)).unwrap(), Some((4, 4000)));
+}
+
+/// A shard that hangs between its sync and its report must not report what its successor did not drain.
+#[test]
+fn a_shard_whose_journal_was_seized_acknowledges_nothing_more() {
+    let directory = TempDir::new().unwrap();
+    let config = config(directory.path());
+    let (storage, events) = created(&config);
+    storage.append(1, frame(1, 10)).unwrap();
+    events.wait_durable(1);
+    let seized = LockedDirectory::seize(&real_disk(), &config.journal_dir).unwrap();
+    storage.append(2, frame(2, 10)).unwrap();
+    let failed = events.wait_failed();
+    assert!(failed.contains("has taken the journal"), "{failed}");
+    assert_eq!(storage.durable_frame(), 1);
+    assert!(matches!(storage.append(3, frame(3, 10)), Err(Error::Poisoned(_))));
+    drop((storage, seized));
 }
 
 #[test]
@@ -526,7 +552,7 @@ fn a_backlog_beyond_half_is_flushed_unasked() {
     assert!(storage.status().flushed_frame > 100);
     storage.close().unwrap();
     // What the store has is not kept twice.
-    assert!(fs::read_dir(directory.path().join("journal")).unwrap().count() <= 2);
+    assert!(list(&RealDisk, &config.journal_dir).unwrap().len() <= 2);
 }
 
 #[test]
@@ -601,7 +627,7 @@ fn a_damaged_chunk_stops_the_start_and_names_the_key() {
     let directory = TempDir::new().unwrap();
     let config = Config { store_url: "mem:".into(), ..config(directory.path()) };
     let (events, sink) = Events::sink();
-    let storage = Storage::open_on(database.clone(), config.clone(), sink).unwrap().storage;
+    let storage = Storage::open_on(database.clone(), config.clone(), &real_disk(), sink).unwrap().storage;
     storage.create(empty_world()).unwrap();
     let key = Region::WHOLE.entity(EntityId(1));
     let mut transaction = database.begin().unwrap();
@@ -613,7 +639,7 @@ fn a_damaged_chunk_stops_the_start_and_names_the_key() {
     let text = events.wait_failed();
     assert!(text.contains("\\x01e/") && text.contains("version 99"), "{text}");
     drop(storage);
-    assert!(matches!(Storage::open_on(database, config, Events::sink().1), Err(Error::Decode { .. })));
+    assert!(matches!(Storage::open_on(database, config, &real_disk(), Events::sink().1), Err(Error::Decode { .. })));
 }
 
 #[test]

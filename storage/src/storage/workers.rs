@@ -4,15 +4,13 @@
 use super::{Event, EventSink, Status};
 use crate::config::Config;
 use crate::error::Error;
-use crate::files::free_bytes;
 use crate::flush::{Flushed, Flusher};
-use crate::journal::{Appender, HEADER_BYTES};
+use crate::journal::{Appender, HEADER_BYTES, Segments};
 use crate::lease::{BEATS, Lease};
 use crate::planted::{Bug, is_planted};
 use crate::sync::locked;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
@@ -104,6 +102,7 @@ impl Running {
     pub(super) fn start(
         config: &Config,
         sink: EventSink,
+        segments: Arc<Segments>,
         appender: Appender,
         flusher: Flusher,
         lease: Option<Lease>,
@@ -134,10 +133,9 @@ impl Running {
             poison: OnceLock::new(),
         });
         let beat = Duration::from_millis(config.lease_ttl_ms) / BEATS;
-        let journal_dir = config.journal_dir.clone();
-        shared.look_at_disk(&journal_dir);
+        shared.look_at_disk(&segments);
         let writer = spawn("journal", shared.clone(), move |shared| write_groups(shared, appender));
-        let flusher = spawn("flusher", shared.clone(), move |shared| flush_batches(shared, flusher, &journal_dir));
+        let flusher = spawn("flusher", shared.clone(), move |shared| flush_batches(shared, flusher, &segments));
         let lease =
             lease.and_then(|lease| spawn("lease", shared.clone(), move |shared| keep_lease(shared, lease, beat)));
         Running { shared, writer, flusher, lease }
@@ -227,8 +225,8 @@ impl Shared {
     }
 
     /// What can't be told counts as plenty: the write itself will say.
-    fn look_at_disk(&self, journal_dir: &Path) {
-        let free = free_bytes(journal_dir).unwrap_or(u64::MAX);
+    fn look_at_disk(&self, segments: &Segments) {
+        let free = segments.directory().free_bytes().unwrap_or(u64::MAX);
         let before = self.free_bytes.swap(free, Ordering::Relaxed);
         if (free < self.min_free_bytes) != (before < self.min_free_bytes) {
             tracing::warn!(
@@ -385,7 +383,7 @@ fn write_groups(shared: &Shared, mut appender: Appender) -> Result<(), Error> {
 }
 
 /// Flushes until told to stop. Asked-for ids are served between transactions.
-fn flush_batches(shared: &Shared, mut flusher: Flusher, journal_dir: &Path) -> Result<(), Error> {
+fn flush_batches(shared: &Shared, mut flusher: Flusher, segments: &Segments) -> Result<(), Error> {
     let mut last_flush = Instant::now();
     loop {
         let (stop, id_requests, is_due) = shared.await_flush(last_flush);
@@ -406,7 +404,7 @@ fn flush_batches(shared: &Shared, mut flusher: Flusher, journal_dir: &Path) -> R
             locked(&shared.flush_totals).is_running = true;
             let flushed = flusher.flush_batch(durable_lsn)?;
             shared.note_flush(&flushed, began.elapsed());
-            shared.look_at_disk(journal_dir);
+            shared.look_at_disk(segments);
             let bytes = flushed.payload_bytes + flushed.frames * HEADER_BYTES as u64;
             shared.backlog_bytes.fetch_sub(bytes, Ordering::Relaxed);
             let mut state = locked(&shared.flush);

@@ -1,10 +1,20 @@
 //! Runs one proof: `prove NAME [--short]`, or `prove --list`. Ends with one line `NAME: PASS …` or `NAME: FAIL …`.
 
 use std::process::ExitCode;
-use vsekai_tests::proofs::PROOFS;
+use vsekai_tests::proofs::{PROOFS, fencing};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(("--writer", rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        // This program as one of the processes of a proof.
+        return match fencing::writer(rest) {
+            Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+            Err(error) => {
+                eprintln!("writer: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let short = arguments.iter().any(|argument| argument == "--short");
     let name = arguments.iter().find(|argument| !argument.starts_with("--"));
     let Some(proof) = name.and_then(|name| PROOFS.iter().find(|proof| proof.name == name)) else {

@@ -63,7 +63,7 @@ fn main() -> ExitCode {
 }
 
 /// Proofs whose short form is part of the tests.
-const SHORT_PROOFS: &[&str] = &["determinism", "kill"];
+const SHORT_PROOFS: &[&str] = &["determinism", "kill", "disk-faults", "planted-bugs", "fencing", "store-model"];
 
 fn test() -> Result<()> {
     let begin = Instant::now();
@@ -84,7 +84,9 @@ fn prove(name: Option<&str>, short: bool, list: bool) -> Result<()> {
     // The short form uses what the tests have built; the long one is worth a release build.
     let profile: &[&str] = if short || list { &[] } else { &["--release"] };
     if !list {
-        run::cargo(&[&["build", "--quiet", "--locked", "-p", "vsekai-shard"], profile].concat())?;
+        run::cargo(
+            &[&["build", "--quiet", "--locked", "-p", "vsekai-shard", "-p", "vsekai-supervisor"], profile].concat(),
+        )?;
     }
     let mut arguments = vec!["run", "--quiet", "--locked", "-p", "vsekai-tests", "--bin", "prove"];
     arguments.extend(profile);
