@@ -7,6 +7,7 @@ use super::synced::SyncedMark;
 use crate::disk::{DiskFile, OpenMode};
 use crate::error::Error;
 use crate::planted::{Bug, is_planted};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -116,8 +117,17 @@ impl Appender {
         let capacity = self.segment_bytes.max(needed);
         let directory = self.segments.directory();
         let path = segment_path(directory.path(), self.next_lsn);
-        let file = directory.disk().open(&path, OpenMode::CreateNew);
-        let file = file.map_err(|e| Error::io("create the segment", &path, e))?;
+        let create = || directory.disk().open(&path, OpenMode::CreateNew);
+        let file = create().or_else(|e| {
+            if e.kind() != io::ErrorKind::AlreadyExists {
+                return Err(Error::io("create the segment", &path, e));
+            }
+            // Whoever holds the journal has removed all that was there: this one was made since by a process that had been
+            // stopped and taken over. It reports nothing of what it writes there.
+            directory.check_held()?;
+            directory.disk().remove(&path).map_err(|e| Error::io("remove a stray segment", &path, e))?;
+            create().map_err(|e| Error::io("create the segment", &path, e))
+        })?;
         file.preallocate(capacity).map_err(|e| Error::io("preallocate the segment", &path, e))?;
         file.sync_all().map_err(|e| Error::io("sync the segment", &path, e))?;
         if self.mark.is_none() {

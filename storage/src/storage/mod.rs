@@ -195,7 +195,12 @@ impl Storage {
             None
         } else {
             let ttl = Duration::from_millis(self.config.lease_ttl_ms);
-            Some(Lease::new(self.database.clone(), register.region(), own.epoch, ttl))
+            let mut lease = Lease::new(self.database.clone(), register.region(), own.epoch, ttl);
+            // Before anybody can see that this shard runs: one that hangs at once can be taken over, too.
+            if let Err(error) = lease.beat() {
+                tracing::warn!(error = error.chain(), "the lease could not be taken");
+            }
+            Some(lease)
         };
         Running::start(&self.config, self.sink.0.clone(), segments, appender, self.flusher(register), lease, &own)
     }

@@ -501,6 +501,20 @@ fn a_shard_whose_journal_was_seized_acknowledges_nothing_more() {
     drop((storage, seized));
 }
 
+/// A process that was stopped and taken over may still make the segment that its successor is about to make.
+#[test]
+fn a_segment_that_a_stopped_process_made_meanwhile_is_replaced() {
+    let directory = TempDir::new().unwrap();
+    let config = config(directory.path());
+    let (storage, events) = created(&config);
+    let stray = crate::journal::segments::segment_path(&config.journal_dir, 1);
+    fs::write(&stray, [0; 5_000]).unwrap();
+    storage.append(1, frame(1, 10)).unwrap();
+    events.wait_durable(1);
+    storage.close().unwrap();
+    assert_eq!(open(&config).0.world.unwrap().frame, 1);
+}
+
 #[test]
 fn ids_are_granted_once_each_and_survive() {
     let directory = TempDir::new().unwrap();
