@@ -16,6 +16,7 @@ use crate::keys::{HomeId, Region, parts_of, readable};
 use crate::kv::Transaction;
 use crate::planted::{Bug, is_planted};
 use crate::register::Register;
+use crate::sync::give_way;
 use rayon::prelude::*;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -80,7 +81,8 @@ impl Flusher {
     pub(crate) fn new(register: Register, segments: Arc<Segments>, config: &Config) -> Self {
         let threads = usize::try_from(config.flush_threads).unwrap_or(1);
         let tail = Tail::new(segments.clone(), register.own().last_lsn + 1);
-        let named = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|at| format!("fold-{at}"));
+        let named = rayon::ThreadPoolBuilder::new().num_threads(threads);
+        let named = named.thread_name(|at| format!("fold-{at}")).start_handler(|_| give_way());
         let pool = if threads > 1 { named.build().ok() } else { None };
         Flusher {
             register,

@@ -52,8 +52,6 @@ pub(super) struct Engine {
     backend: Backend,
     pub(super) faults: Faults,
     queue: Mutex<Queue>,
-    /// Tells followers that their answer is there, or that the leader's place is free.
-    answered: Condvar,
     /// Held through a whole group.
     resolver: Mutex<Resolver>,
     current: Mutex<Current>,
@@ -78,17 +76,54 @@ struct Quiet {
 #[derive(Debug, Default)]
 struct Queue {
     waiting: Vec<Waiting>,
-    /// Answers by ticket.
-    answers: BTreeMap<u64, Result<Committed, Error>>,
-    next_ticket: u64,
     has_leader: bool,
 }
 
 #[derive(Debug)]
 struct Waiting {
-    ticket: u64,
+    slot: Arc<Slot>,
     request: CommitRequest,
     reads: Ranges,
+}
+
+/// Where one waiting transaction is told what comes next: each has its own, so that nobody is woken for another's answer.
+#[derive(Debug, Default)]
+struct Slot {
+    state: Mutex<SlotState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+enum SlotState {
+    #[default]
+    Waits,
+    /// Its thread is to write the next group.
+    Leads,
+    Answered(Result<Committed, Error>),
+}
+
+impl Slot {
+    fn fill(&self, next: SlotState) {
+        *locked(&self.state) = next;
+        self.changed.notify_one();
+    }
+
+    fn is_waiting(&self) -> bool {
+        matches!(*locked(&self.state), SlotState::Waits)
+    }
+
+    /// The answer, or `None` when its thread is to lead.
+    fn wait(&self) -> Option<Result<Committed, Error>> {
+        let mut state = locked(&self.state);
+        loop {
+            match std::mem::take(&mut *state) {
+                SlotState::Answered(answer) => return Some(answer),
+                SlotState::Leads => return None,
+                SlotState::Waits => {}
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
 }
 
 /// The newest snapshot, and the older ones that somebody still holds.
@@ -152,7 +187,6 @@ impl Engine {
             backend,
             faults: Faults::default(),
             queue: Mutex::default(),
-            answered: Condvar::new(),
             watches: Watches::default(),
             quiet: Arc::default(),
         })
@@ -178,61 +212,70 @@ impl Engine {
 
     /// Decides on a transaction and makes it durable. The request must have been checked ([`Mutation::check`]).
     pub(super) fn commit(&self, request: CommitRequest) -> Result<Committed, Error> {
-        self.faults.around_commit(|| self.answer(self.enqueue(request)))
+        self.faults.around_commit(|| self.answer(&self.enqueue(request)))
     }
 
     /// Does the same with several, in as few groups as possible, and answers in order.
     pub(super) fn commit_all(&self, requests: Vec<CommitRequest>) -> Vec<Result<Committed, Error>> {
         // Whatever strikes one of them strikes before any is written, or after all are.
         let mut answers = Vec::with_capacity(requests.len());
-        let mut tickets = Vec::with_capacity(requests.len());
+        let mut slots = Vec::with_capacity(requests.len());
         for request in requests {
             match self.faults.before_commit() {
                 Ok(fault) => {
-                    tickets.push((answers.len(), self.enqueue(request), fault));
+                    slots.push((answers.len(), self.enqueue(request), fault));
                     // Until it has its own.
                     answers.push(Err(Error::CommitUnknownResult));
                 }
                 Err(error) => answers.push(Err(error)),
             }
         }
-        for (place, ticket, fault) in tickets {
-            answers[place] = self.answer(ticket).and_then(|committed| fault.map_or(Ok(committed), |f| Err(f.error())));
+        for (place, slot, fault) in slots {
+            answers[place] = self.answer(&slot).and_then(|committed| fault.map_or(Ok(committed), |f| Err(f.error())));
         }
         answers
     }
 
     /// Puts a transaction into the next group.
-    fn enqueue(&self, mut request: CommitRequest) -> u64 {
+    fn enqueue(&self, mut request: CommitRequest) -> Arc<Slot> {
         let reads = Ranges::new(std::mem::take(&mut request.read_conflicts));
-        let mut queue = locked(&self.queue);
-        let ticket = queue.next_ticket;
-        queue.next_ticket += 1;
-        queue.waiting.push(Waiting { ticket, request, reads });
-        ticket
+        let slot = Arc::new(Slot::default());
+        locked(&self.queue).waiting.push(Waiting { slot: slot.clone(), request, reads });
+        slot
     }
 
     /// Waits for the answer, or writes the group for all who wait.
-    fn answer(&self, ticket: u64) -> Result<Committed, Error> {
-        let mut queue = locked(&self.queue);
+    fn answer(&self, slot: &Slot) -> Result<Committed, Error> {
+        let mut leads = {
+            let mut queue = locked(&self.queue);
+            let leads = !queue.has_leader && slot.is_waiting();
+            queue.has_leader |= leads;
+            leads
+        };
         loop {
-            if let Some(answer) = queue.answers.remove(&ticket) {
+            if !leads && let Some(answer) = slot.wait() {
                 return answer;
             }
-            if queue.has_leader {
-                queue = self.answered.wait(queue).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            }
-            queue.has_leader = true;
-            let group_size = queue.waiting.len().min(GROUP_MAX);
-            let group: Vec<Waiting> = queue.waiting.drain(..group_size).collect();
-            drop(queue);
-            let tickets: Vec<u64> = group.iter().map(|waiting| waiting.ticket).collect();
+            let group: Vec<Waiting> = {
+                let mut queue = locked(&self.queue);
+                let group_size = queue.waiting.len().min(GROUP_MAX);
+                queue.waiting.drain(..group_size).collect()
+            };
+            let slots: Vec<Arc<Slot>> = group.iter().map(|waiting| waiting.slot.clone()).collect();
             let answers = self.commit_group(group);
-            queue = locked(&self.queue);
-            queue.answers.extend(tickets.into_iter().zip(answers));
-            queue.has_leader = false;
-            self.answered.notify_all();
+            // The next leader first: it can begin while the others are told. Those of one thread are answered in order, so
+            // the thread of the one chosen waits for it, or is about to.
+            {
+                let mut queue = locked(&self.queue);
+                match queue.waiting.first() {
+                    Some(next) => next.slot.fill(SlotState::Leads),
+                    None => queue.has_leader = false,
+                }
+            }
+            for (slot, answer) in slots.into_iter().zip(answers) {
+                slot.fill(SlotState::Answered(answer));
+            }
+            leads = false;
         }
     }
 

@@ -8,7 +8,7 @@ use crate::flush::{Flushed, Flusher};
 use crate::journal::{Appender, HEADER_BYTES, Segments};
 use crate::lease::{BEATS, Lease};
 use crate::planted::{Bug, is_planted};
-use crate::sync::locked;
+use crate::sync::{give_way, locked};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -384,6 +384,7 @@ fn write_groups(shared: &Shared, mut appender: Appender) -> Result<(), Error> {
 
 /// Flushes until told to stop. Asked-for ids are served between transactions.
 fn flush_batches(shared: &Shared, mut flusher: Flusher, segments: &Segments) -> Result<(), Error> {
+    give_way();
     let mut last_flush = Instant::now();
     loop {
         let (stop, id_requests, is_due) = shared.await_flush(last_flush);
