@@ -65,15 +65,11 @@ const FOREIGN: &[&str] = &["storage/fdb/Cargo.toml", "storage/fdb-double/Cargo.t
 fn lints(manifest: &str, table: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut section = "";
-    for line in manifest.lines() {
-        match line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
-            Some(name) => section = name.strip_prefix(table).unwrap_or(""),
-            None if !section.is_empty() && !line.trim().is_empty() && !line.starts_with('#') => {
-                if !line.starts_with("unsafe_") {
-                    found.insert(format!("{section}: {line}"));
-                }
-            }
-            None => {}
+    for line in manifest.lines().filter(|line| !line.trim().is_empty() && !line.starts_with(['#'])) {
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            section = name.strip_prefix(table).unwrap_or("");
+        } else if !section.is_empty() && !line.starts_with("unsafe_") {
+            found.insert(format!("{section}: {line}"));
         }
     }
     assert!(found.len() > 5, "[{table}] was not found");

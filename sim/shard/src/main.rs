@@ -94,6 +94,8 @@ fn main() -> ExitCode {
         Some(Command::Store(command)) => store::run(command),
         None => run(cli.options).map(|()| 0),
     };
+    // FoundationDB's thread, if it ever ran, must not outlive `main`.
+    vsekai_storage::kv::stop_network();
     match done {
         Ok(code) => code.into(),
         Err(error) => {

@@ -72,9 +72,9 @@ fn storage_tests() -> Result<PathBuf> {
     let output = command.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
     ensure!(output.status.success(), "the storage's tests cannot be built");
     let messages = String::from_utf8(output.stdout)?;
-    let executables = messages.lines().filter_map(|line| {
+    let mut executables = messages.lines().filter_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         Some(PathBuf::from(message["executable"].as_str()?))
     });
-    executables.last().context("cargo built no test program")
+    executables.next_back().context("cargo built no test program")
 }
