@@ -13,7 +13,7 @@ use vsekai_schema::record::{ChangeRecord, EntitiesWriter, FrameWriter, Home, Lea
 use vsekai_schema::units::ChunkKey;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-mod repair;
+mod salvage;
 
 const REGION: Region = Region::WHOLE;
 
