@@ -379,14 +379,15 @@ function showStatus() {
   const rtt = session?.rttMs ?? null;
   const p99 = serverStatus?.tick_ms?.p99;
   const connected = Boolean(session?.connected);
-  const level = !connected ? 'bad' : rtt === null || rtt > 250 || (lag?.ms ?? 0) > 2_000 ? 'fair' : 'good';
+  const standing = typeof serverStatus?.standing === 'string';
+  const level = !connected || standing ? 'bad' : rtt === null || rtt > 250 || (lag?.ms ?? 0) > 2_000 ? 'fair' : 'good';
   const metres = (mm) => (mm / 1_000).toFixed(1);
   hud.setStatus(
     {
       connection: connected ? playerName : 'Not connected',
       players,
       rtt: rtt === null ? '–' : `${rtt < 10 ? rtt.toFixed(1) : Math.round(rtt)} ms`,
-      tick: isNumber(p99) ? `${p99.toFixed(p99 < 10 ? 2 : 1)} ms` : '–',
+      tick: standing ? 'stands still' : isNumber(p99) ? `${p99.toFixed(p99 < 10 ? 2 : 1)} ms` : '–',
       durable: lag ? `${count(lag.frames, 'frame', 'frames')} · ${Math.round(lag.ms)} ms` : '–',
       position: own ? `${metres(own.x)}, ${metres(own.z)} · ${metres(own.y)} m` : '–',
     },
