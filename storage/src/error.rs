@@ -175,6 +175,11 @@ impl Error {
         }
     }
 
+    /// True when the store may do later what it does not do now: nothing is wrong with what was asked.
+    pub(crate) fn may_pass(&self) -> bool {
+        self.is_retryable() || matches!(self, Error::CommitUnknownResult | Error::Unavailable(_))
+    }
+
     pub(crate) fn io(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
         Error::Io { action, path: path.to_owned(), source: source.into() }
     }

@@ -4,6 +4,7 @@ use crate::error::Error;
 use crate::keys::Region;
 use crate::kv::{Database, Transaction};
 use crate::planted::{Bug, is_planted};
+use std::sync::Arc;
 use vsekai_schema::record::{IdBlock, OwnRecord};
 
 /// How many entity ids are reserved at a time.
@@ -16,6 +17,16 @@ pub(crate) struct Register {
     database: Database,
     region: Region,
     own: OwnRecord,
+    /// `None`: what fails is told at once.
+    patience: Option<Arc<dyn Patience>>,
+}
+
+/// Sits out an outage of the store.
+pub(crate) trait Patience: std::fmt::Debug + Send + Sync {
+    /// Waits before the next attempt, the last one having failed so; false when there shall be none.
+    fn wait(&self, error: &Error, attempt: u32) -> bool;
+    /// The store has answered.
+    fn answered(&self);
 }
 
 /// What the store says about the owner of `region`, or `None` when it holds no world.
@@ -36,7 +47,30 @@ pub(crate) fn read_own(transaction: &mut Transaction, region: Region) -> Result<
 impl Register {
     /// Takes up a register as it was read or written.
     pub(crate) fn new(database: Database, region: Region, own: OwnRecord) -> Self {
-        Register { database, region, own }
+        Register { database, region, own, patience: None }
+    }
+
+    /// From now on an outage of the store is sat out with `patience`.
+    pub(crate) fn be_patient(&mut self, patience: Arc<dyn Patience>) {
+        self.patience = Some(patience);
+    }
+
+    /// Tries until the store has answered. The very same is tried again, so that an attempt whose answer was lost is
+    /// recognised.
+    fn sit_out<T>(&self, mut attempt: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+        let Some(patience) = &self.patience else { return attempt() };
+        for number in 0.. {
+            match attempt() {
+                Err(error) if error.may_pass() && patience.wait(&error, number) => {}
+                other => {
+                    if other.is_ok() {
+                        patience.answered();
+                    }
+                    return other;
+                }
+            }
+        }
+        unreachable!("there is always a next attempt")
     }
 
     pub(crate) fn own(&self) -> &OwnRecord {
@@ -62,15 +96,17 @@ impl Register {
         mut body: impl FnMut(&mut Transaction) -> Result<(), Error>,
     ) -> Result<(), Error> {
         next.last_commit_id = self.next_commit_id();
-        self.database.run_idempotent(|transaction| {
-            let found = read_own(transaction, self.region)?;
-            if found.as_ref() == Some(&next) && !is_planted(Bug::UnknownRetriedBlindly) {
-                return Ok(());
-            }
-            self.check(found.as_ref())?;
-            body(transaction)?;
-            transaction.set(&self.region.own(), next.encode());
-            Ok(())
+        self.sit_out(|| {
+            self.database.run_idempotent(|transaction| {
+                let found = read_own(transaction, self.region)?;
+                if found.as_ref() == Some(&next) && !is_planted(Bug::UnknownRetriedBlindly) {
+                    return Ok(());
+                }
+                self.check(found.as_ref())?;
+                body(transaction)?;
+                transaction.set(&self.region.own(), next.encode());
+                Ok(())
+            })
         })?;
         self.own = next;
         Ok(())
@@ -78,18 +114,22 @@ impl Register {
 
     /// Writes what changes no state, in one transaction: what nothing refers to yet, or no more. `body` may run twice.
     pub(crate) fn write_aside(&self, mut body: impl FnMut(&mut Transaction) -> Result<(), Error>) -> Result<(), Error> {
-        self.database.run_idempotent(|transaction| {
-            self.check(read_own(transaction, self.region)?.as_ref())?;
-            body(transaction)
+        self.sit_out(|| {
+            self.database.run_idempotent(|transaction| {
+                self.check(read_own(transaction, self.region)?.as_ref())?;
+                body(transaction)
+            })
         })
     }
 
     /// Reads at one version at which this writer still owns the region.
     pub(crate) fn read<T>(&self, body: impl FnMut(&mut Transaction) -> Result<T, Error>) -> Result<T, Error> {
         let mut body = body;
-        self.database.run(|transaction| {
-            self.check(read_own(transaction, self.region)?.as_ref())?;
-            body(transaction)
+        self.sit_out(|| {
+            self.database.run(|transaction| {
+                self.check(read_own(transaction, self.region)?.as_ref())?;
+                body(transaction)
+            })
         })
     }
 

@@ -324,17 +324,18 @@ async fn a_player_in_chromium_walks_harvests_builds_and_survives_a_crash() {
     browser.press([KeyAction::Down { value: '\u{e00c}' }, KeyAction::Up { value: '\u{e00c}' }]).await;
     browser.see("the tool put away by Escape", |debug| debug["tool"].is_null().then_some(())).await;
 
-    // A picture with the foundation, the trees and somebody else.
-    eventually("somebody to come into the picture", PATIENCE, async || {
-        let debug = browser.debug().await;
-        let (x, z) = position(&debug)?;
-        let others = debug["others"].as_array()?.iter().filter_map(place).collect::<Vec<_>>();
-        others.iter().any(|at| (at.0 - x).abs() < 11_000.0 && (at.1 - z).abs() < 9_000.0).then_some(())
-    })
-    .await;
+    // Goes to see somebody, has a picture taken, and comes home.
+    let nearest = |debug: &Value| {
+        let (x, z) = position(debug)?;
+        let others = debug["others"].as_array()?.iter().filter_map(place);
+        others.min_by(|a, b| (a.0 - x).hypot(a.1 - z).total_cmp(&(b.0 - x).hypot(b.1 - z)))
+    };
+    browser.walk_to(7_000.0, nearest).await;
     let picture = browser.client.screenshot().await.unwrap();
     std::fs::create_dir_all(Path::new(SCREENSHOT).parent().unwrap()).unwrap();
     std::fs::write(SCREENSHOT, picture).unwrap();
+    let home = ((column as f64 + 0.5) * 2_000.0, (row as f64 + 0.5) * 2_000.0);
+    browser.walk_to(4_000.0, |_| Some(home)).await;
     assert_eq!(browser.debug().await["frame_errors"], 0);
     let faults: Vec<_> =
         browser.console().into_iter().filter(|(level, _)| level != "INFO" && level != "DEBUG").collect();

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::content;
 use crate::http::{self, ExportAnswer, Shared};
 use crate::keeper::Keeper;
-use crate::status::{Items, Journal, Net, Recovered, Status, Store, TickTimes};
+use crate::status::{Items, Journal, Net, Outage, Recovered, Status, Store, TickTimes};
 use anyhow::{Context, Result, bail};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -169,7 +169,7 @@ pub fn run(config: Config) -> Result<()> {
     }
     runtime.shutdown_background();
     end.and(told.map(|()| ""))?;
-    shard.keeper.storage.close().context("cannot bring the last frames to disk")?;
+    shard.keeper.storage.close().context("cannot bring the last frames into the store")?;
     if config.storage.store_url == "mem:" {
         let journal = &config.storage.journal_dir;
         std::fs::remove_dir_all(journal).with_context(|| format!("cannot remove {}", journal.display()))?;
@@ -497,6 +497,7 @@ impl Shard {
                 last_flush_ms: storage.last_flush_micros as f64 / 1_000.0,
                 flushed_homes: storage.flushed_homes,
                 flushed_bytes: storage.flushed_bytes,
+                outage: storage.outage.map(|(reason, lasted)| Outage { reason, seconds: lasted.as_secs_f64() }),
             },
             recovered: self.recovered.clone(),
             net: Net::of(self.server.counts(), self.webrtc.counters().metrics()),

@@ -99,6 +99,17 @@ pub struct Store {
     pub flushed_homes: u64,
     /// Bytes of keys and values.
     pub flushed_bytes: u64,
+    /// While the store does not answer; frames stay in the journal then.
+    pub outage: Option<Outage>,
+}
+
+/// A store that does not answer.
+#[derive(Debug, Clone, Serialize)]
+pub struct Outage {
+    /// What it says, or what is said of it.
+    pub reason: String,
+    /// For how long already.
+    pub seconds: f64,
 }
 
 /// A world that was found on disk.
@@ -268,6 +279,13 @@ impl Status {
         }
         let standing = f64::from(u8::from(self.standing.is_some()));
         metric("standing", "gauge", "1 while the world stands still for want of room.", &[("", standing)]);
+        let outage = self.store.outage.as_ref().map_or(0.0, |outage| outage.seconds);
+        metric(
+            "store_outage_seconds",
+            "gauge",
+            "For how long the store has not answered; 0 when it does.",
+            &[("", outage)],
+        );
         metric("flushes_total", "counter", "Flushes into the store.", &[("", self.store.flushes as f64)]);
         metric("last_flush_milliseconds", "gauge", "How long the last flush took.", &[("", self.store.last_flush_ms)]);
         metric(

@@ -76,6 +76,8 @@ pub struct Status {
     pub flushed_homes: u64,
     /// Bytes of keys and values given to the store by all of them.
     pub flushed_bytes: u64,
+    /// What the store says, and for how long already, while it does not answer: frames stay in the journal.
+    pub outage: Option<(String, Duration)>,
     /// Why nothing more is made durable, if so.
     pub failed: Option<String>,
 }

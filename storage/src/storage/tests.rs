@@ -2,6 +2,7 @@ use super::*;
 use crate::disk::LockedDirectory;
 use crate::error::Error;
 use crate::journal::segments::list;
+use crate::kv::serve;
 use crate::register::ID_BLOCK;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -567,6 +568,62 @@ fn a_backlog_beyond_half_is_flushed_unasked() {
     storage.close().unwrap();
     // What the store has is not kept twice.
     assert!(list(&RealDisk, &config.journal_dir).unwrap().len() <= 2);
+}
+
+/// The store server goes away under a writer, for longer than a request waits, and again at once.
+#[test]
+fn an_outage_of_the_store_is_sat_out() {
+    let directory = TempDir::new().unwrap();
+    let socket = directory.path().join("store.socket");
+    let served = Database::open("mem:").unwrap();
+    let server = serve(served.clone(), &socket).unwrap();
+    let url = format!("unix:{}", socket.display());
+    let config = Config { store_url: url, flush_interval_ms: 5, ..config(directory.path()) };
+    let (storage, events) = created(&config);
+    let mut number = 0;
+    let mut frames = |count: u64| {
+        for _ in 0..count {
+            number += 1;
+            storage.append(number, frame(number, 100)).unwrap();
+        }
+        events.wait_durable(number);
+        number
+    };
+    frames(50);
+    storage.flush_now().unwrap();
+    assert_eq!(storage.status().outage, None);
+
+    drop(server);
+    frames(50);
+    storage.reserve_ids(30);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while storage.status().outage.is_none() {
+        assert!(Instant::now() < deadline, "the outage is not told");
+        std::thread::yield_now();
+    }
+    let last = frames(50);
+    let status = storage.status();
+    let (reason, _) = status.outage.unwrap();
+    assert!(reason.contains("store.socket"), "{reason}");
+    assert_eq!((status.durable_frame, status.flushed_frame < last, status.failed), (last, true, None));
+
+    let server = serve(served.clone(), &socket).unwrap();
+    storage.flush_now().unwrap();
+    events.wait_for(|event| matches!(event, Event::IdsGranted(block) if block.end - block.next == 30));
+    drop(server);
+    let server = serve(served.clone(), &socket).unwrap();
+    let last = frames(50);
+    storage.flush_now().unwrap();
+    let status = storage.status();
+    assert_eq!((status.flushed_frame, status.outage, status.failed), (last, None, None));
+
+    // Asked to stop while the store is away, it says where the frames are.
+    drop(server);
+    let last = frames(10);
+    let error = storage.close().unwrap_err().to_string();
+    assert!(error.ends_with("are in the journal, and the next start brings them in"), "{error}");
+    let _server = serve(served, &socket).unwrap();
+    assert_eq!(open(&config).0.world.unwrap().frame, last);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::flush::{Flushed, Flusher};
 use crate::journal::{Appender, HEADER_BYTES, Segments};
 use crate::lease::{BEATS, Lease};
 use crate::planted::{Bug, is_planted};
+use crate::register::Patience;
 use crate::sync::{give_way, locked};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,6 +19,9 @@ use std::time::{Duration, Instant};
 use vsekai_schema::record::{IdBlock, OwnRecord};
 
 const SYNC_TIMES: usize = 256;
+/// The pauses between attempts to reach a store that does not answer, doubling.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// The threads.
 #[derive(Debug)]
@@ -47,6 +51,7 @@ pub(super) struct Shared {
     flush_changed: Condvar,
     sync_times: Mutex<SyncTimes>,
     flush_totals: Mutex<FlushTotals>,
+    outage: Mutex<Option<Outage>>,
     lease: Mutex<Stop>,
     lease_changed: Condvar,
     poison: OnceLock<String>,
@@ -84,6 +89,12 @@ struct FlushTotals {
     homes: u64,
     store_bytes: u64,
     last_micros: u64,
+}
+
+/// The store does not answer.
+struct Outage {
+    since: Instant,
+    reason: String,
 }
 
 #[derive(Default)]
@@ -128,6 +139,7 @@ impl Running {
             flush_changed: Condvar::new(),
             sync_times: Mutex::default(),
             flush_totals: Mutex::default(),
+            outage: Mutex::default(),
             lease: Mutex::default(),
             lease_changed: Condvar::new(),
             poison: OnceLock::new(),
@@ -135,6 +147,8 @@ impl Running {
         let beat = Duration::from_millis(config.lease_ttl_ms) / BEATS;
         shared.look_at_disk(&segments);
         let writer = spawn("journal", shared.clone(), move |shared| write_groups(shared, appender));
+        let mut flusher = flusher;
+        flusher.register().be_patient(shared.clone());
         let flusher = spawn("flusher", shared.clone(), move |shared| flush_batches(shared, flusher, &segments));
         let lease =
             lease.and_then(|lease| spawn("lease", shared.clone(), move |shared| keep_lease(shared, lease, beat)));
@@ -260,6 +274,7 @@ impl Shared {
         };
         let flushes = *locked(&self.flush_totals);
         let free_bytes = self.free_bytes.load(Ordering::Relaxed);
+        let outage = locked(&self.outage).as_ref().map(|outage| (outage.reason.clone(), outage.since.elapsed()));
         let times = locked(&self.sync_times);
         let mut sorted: Vec<u64> = times.recent_micros.iter().copied().collect();
         sorted.sort_unstable();
@@ -279,6 +294,7 @@ impl Shared {
             last_flush_micros: flushes.last_micros,
             flushed_homes: flushes.homes,
             flushed_bytes: flushes.store_bytes,
+            outage,
             failed: self.poison.get().cloned(),
         }
     }
@@ -360,6 +376,33 @@ impl Shared {
     }
 }
 
+/// An outage of the store is sat out for as long as the journal takes the frames; an orderly stop does not wait for its end.
+impl Patience for Shared {
+    fn wait(&self, error: &Error, attempt: u32) -> bool {
+        let pause = PAUSE_MIN.saturating_mul(1 << attempt.min(16)).min(PAUSE_MAX);
+        let reason = error.chain();
+        let mut outage = locked(&self.outage);
+        match &mut *outage {
+            Some(outage) => outage.reason = reason,
+            None => {
+                tracing::warn!(error = reason, "the store does not answer; frames stay in the journal until it does");
+                *outage = Some(Outage { since: Instant::now(), reason });
+            }
+        }
+        drop(outage);
+        let goes_on = |state: &FlushState| state.stop == Stop::No && self.poison.get().is_none();
+        let state = locked(&self.flush);
+        let waited = self.flush_changed.wait_timeout_while(state, pause, |state| goes_on(state));
+        goes_on(&waited.unwrap_or_else(PoisonError::into_inner).0)
+    }
+
+    fn answered(&self) {
+        if let Some(outage) = locked(&self.outage).take() {
+            tracing::warn!(outage_s = outage.since.elapsed().as_secs_f64(), "the store answers again");
+        }
+    }
+}
+
 /// Writes groups until told to stop: everything queued, one sync, one event.
 fn write_groups(shared: &Shared, mut appender: Appender) -> Result<(), Error> {
     while let Some(group) = shared.next_group() {
@@ -403,7 +446,13 @@ fn flush_batches(shared: &Shared, mut flusher: Flusher, segments: &Segments) -> 
             let durable_lsn = shared.durable_lsn.load(Ordering::Acquire);
             let began = Instant::now();
             locked(&shared.flush_totals).is_running = true;
-            let flushed = flusher.flush_batch(durable_lsn)?;
+            let flushed = flusher.flush_batch(durable_lsn).map_err(|error| match stop {
+                Stop::Drain if error.may_pass() => Error::Unavailable(format!(
+                    "{}; the frames that the store lacks are in the journal, and the next start brings them in",
+                    error.chain()
+                )),
+                _ => error,
+            })?;
             shared.note_flush(&flushed, began.elapsed());
             shared.look_at_disk(segments);
             let bytes = flushed.payload_bytes + flushed.frames * HEADER_BYTES as u64;
