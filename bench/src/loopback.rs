@@ -51,8 +51,12 @@ pub fn server_config(tick_hz: u32) -> ServerConfig {
             hello: Duration::from_secs(5),
         },
         replication: ReplicationConfig {
+            tick_hz: tick_hz as u8,
             view_radius_chunks: 3,
+            interest_mm: 100_000,
             snapshot_interval_ticks: u64::from((tick_hz / 20).max(1)),
+            motion_kbit_s: 256,
+            bulk_kbit_s: 4_000,
         },
     }
 }

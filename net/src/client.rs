@@ -3,18 +3,23 @@
 //! Bytes in by [`Client::receive`], bytes out by [`Client::take_outgoing`], what happened by [`Client::poll_event`]; the world as
 //! the client knows it is in [`Client::entity`] and [`Client::entities`].
 
+mod world;
+
+pub use world::KnownEntity;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use thiserror::Error;
 use vsekai_schema::codec::DecodeError;
 use vsekai_schema::content::Catalogue;
-use vsekai_schema::id::{EntityId, Tag};
-use vsekai_schema::wire::view::{EntityView, ServerDatagram, decode_server_datagram, decode_view};
+use vsekai_schema::id::EntityId;
+use vsekai_schema::wire::view::{ServerDatagram, decode_server_datagram, decode_view};
 use vsekai_schema::wire::{
     CHANNEL_COMMAND, CHANNEL_STATE, ClientDatagram, ClientMessage, Command, MoveInput, Outcome, PROTOCOL_VERSION,
     Refusal, ServerMessage, decode_server_message, encode,
 };
-use vsekai_sim::port::Declared;
+use vsekai_sim::port::Terrain;
+use world::KnownWorld;
 
 /// What the shard sent cannot be understood; the client ends the connection.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -76,63 +81,20 @@ pub struct Welcome {
     pub catalogue: Catalogue,
 }
 
-/// One entity as the client knows it: wire bytes by tag.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct KnownEntity {
-    components: BTreeMap<u16, (u64, Vec<u8>)>,
-}
-
-impl KnownEntity {
-    /// A component, decoded. `None` when it has none, or it cannot be read.
-    pub fn get<C: Declared>(&self) -> Option<C> {
-        C::read_wire(&self.components.get(&C::TAG)?.1).ok()
-    }
-
-    /// The wire bytes of a component.
-    pub fn bytes(&self, tag: Tag) -> Option<&[u8]> {
-        self.components.get(&tag.0).map(|(_, bytes)| &bytes[..])
-    }
-
-    /// Newer values win: a view may arrive behind a snapshot that is younger.
-    fn take(&mut self, tick: u64, view: &EntityView<'_>) {
-        for (tag, bytes) in &view.components {
-            let known = self.components.entry(tag.0).or_default();
-            if known.0 <= tick {
-                known.0 = tick;
-                known.1.clear();
-                known.1.extend_from_slice(bytes);
-            }
-        }
-    }
-}
-
-/// Parts of a snapshot that have arrived, one bit each.
-#[derive(Debug, Default)]
-struct Parts {
-    tick: u64,
-    seen: [u128; 2],
-    left: u8,
-}
-
 /// The client.
 #[derive(Debug)]
 pub struct Client {
     welcome: Option<Box<Welcome>>,
-    entities: BTreeMap<EntityId, KnownEntity>,
+    world: KnownWorld,
     next_command: u32,
     next_step: u32,
     pending: BTreeMap<u32, (Command, Duration)>,
     pings: BTreeMap<u32, Duration>,
     next_nonce: u32,
-    assembling: VecDeque<Parts>,
-    acknowledged: u64,
-    newest_tick: u64,
     events: VecDeque<ClientEvent>,
     outgoing: Vec<(usize, Vec<u8>)>,
 }
 
-/// Snapshots that are put together at once; older ones are given up.
-const ASSEMBLING_MAX: usize = 8;
 /// Pings that are waited for.
 const PINGS_MAX: usize = 16;
 
@@ -143,15 +105,12 @@ impl Client {
             ClientMessage::Hello { protocol: PROTOCOL_VERSION, token: token.into(), name: name.into(), tick_hz: 0 };
         Client {
             welcome: None,
-            entities: BTreeMap::new(),
+            world: KnownWorld::default(),
             next_command: 1,
             next_step: 1,
             pending: BTreeMap::new(),
             pings: BTreeMap::new(),
             next_nonce: 0,
-            assembling: VecDeque::new(),
-            acknowledged: 0,
-            newest_tick: 0,
             events: VecDeque::new(),
             outgoing: vec![(CHANNEL_COMMAND, encode(&hello))],
         }
@@ -164,22 +123,27 @@ impl Client {
 
     /// An entity in view.
     pub fn entity(&self, id: EntityId) -> Option<&KnownEntity> {
-        self.entities.get(&id)
+        self.world.entities.get(&id)
     }
 
     /// Everything in view.
     pub fn entities(&self) -> impl Iterator<Item = (EntityId, &KnownEntity)> {
-        self.entities.iter().map(|(id, entity)| (*id, entity))
+        self.world.entities.iter().map(|(id, entity)| (*id, entity))
     }
 
     /// The player's own entity, once it is known.
     pub fn own(&self) -> Option<&KnownEntity> {
-        self.entities.get(&self.welcome.as_ref()?.player)
+        self.world.entities.get(&self.welcome.as_ref()?.player)
     }
 
     /// Tick of the newest message about the world.
     pub fn newest_tick(&self) -> u64 {
-        self.newest_tick
+        self.world.newest_tick
+    }
+
+    /// Motion that could not be understood for want of the state that it builds on: never, unless shard and client disagree.
+    pub fn undecodable_count(&self) -> u64 {
+        self.world.undecodable
     }
 
     /// Commands without a result yet.
@@ -192,11 +156,11 @@ impl Client {
         self.next_command - 1
     }
 
-    /// Walks: the direction, where to look, and whether to run. Also acknowledges snapshots, so send it regularly.
+    /// Walks: the direction, where to look, and whether to run. Also acknowledges motion packets, so send it regularly.
     pub fn walk(&mut self, direction_x: i8, direction_z: i8, yaw: u16, sprint: bool) {
         let step = MoveInput { sequence: self.next_step, direction_x, direction_z, yaw, sprint };
         self.next_step += 1;
-        let datagram = ClientDatagram::Move { step, acknowledged: self.acknowledged };
+        let datagram = ClientDatagram::Move { step, acks: self.world.acks };
         self.outgoing.push((CHANNEL_STATE, encode(&datagram)));
     }
 
@@ -208,7 +172,7 @@ impl Client {
         while self.pings.len() > PINGS_MAX {
             self.pings.pop_first();
         }
-        let datagram = ClientDatagram::Ping { nonce, acknowledged: self.acknowledged };
+        let datagram = ClientDatagram::Ping { nonce, acks: self.world.acks };
         self.outgoing.push((CHANNEL_STATE, encode(&datagram)));
     }
 
@@ -264,12 +228,9 @@ impl Client {
             }
             ServerMessage::View(payload) => {
                 let view = decode_view(&payload)?;
-                self.newest_tick = self.newest_tick.max(view.tick);
-                for id in &view.left {
-                    self.entities.remove(id);
-                }
-                for entity in &view.entities {
-                    self.entities.entry(entity.id).or_default().take(view.tick, entity);
+                // A view before the welcome could not be understood: it does not say what land this is.
+                if let Some(welcome) = &self.welcome {
+                    self.world.take_view(&view, &Terrain::new(welcome.seed));
                 }
             }
         }
@@ -283,41 +244,12 @@ impl Client {
                     self.events.push_back(ClientEvent::Pong { round_trip: now.saturating_sub(sent) });
                 }
             }
-            ServerDatagram::Snapshot { tick, part, parts, entities, .. } => {
-                self.newest_tick = self.newest_tick.max(tick);
-                for entity in &entities {
-                    // Only views introduce: a late snapshot must not bring back what has left.
-                    if let Some(known) = self.entities.get_mut(&entity.id) {
-                        known.take(tick, entity);
-                    }
+            ServerDatagram::Motion { head, updates } => {
+                if let Some(welcome) = &self.welcome {
+                    self.world.take_motion(&head, &updates, &Terrain::new(welcome.seed), welcome.player);
                 }
-                self.assemble(tick, part, parts);
             }
         }
         Ok(())
-    }
-
-    fn assemble(&mut self, tick: u64, part: u8, parts: u8) {
-        if tick <= self.acknowledged {
-            return;
-        }
-        let at = self.assembling.iter().position(|one| one.tick == tick).unwrap_or_else(|| {
-            if self.assembling.len() == ASSEMBLING_MAX {
-                self.assembling.pop_front();
-            }
-            self.assembling.push_back(Parts { tick, seen: [0; 2], left: parts });
-            self.assembling.len() - 1
-        });
-        let one = &mut self.assembling[at];
-        let bit = 1u128 << (part % 128);
-        let word = &mut one.seen[usize::from(part / 128)];
-        if *word & bit == 0 {
-            *word |= bit;
-            one.left = one.left.saturating_sub(1);
-        }
-        if one.left == 0 {
-            self.acknowledged = tick;
-            self.assembling.retain(|one| one.tick > tick);
-        }
     }
 }

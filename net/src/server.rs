@@ -14,6 +14,7 @@ use crate::transport::{PeerId, TransportCommand, TransportEvent};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use vsekai_schema::id::{EntityId, PlayerKey};
+use vsekai_schema::wire::motion::Acks;
 use vsekai_schema::wire::view::write_pong;
 use vsekai_schema::wire::{
     CHANNEL_COMMAND, CHANNEL_STATE, Input, Outcome, PROTOCOL_VERSION, PlayerInput, Refusal, Rejection, ServerMessage,
@@ -255,13 +256,11 @@ impl Server {
         match verdict {
             Verdict::Ignore => {}
             Verdict::Enter { key, name } => self.enter(peer, key, name),
-            Verdict::Move { player, step, acknowledged } => {
+            Verdict::Move { player, step, acks } => {
                 if let Some(connection) = self.connections.get_mut(&peer) {
                     connection.newest_input = connection.newest_input.max(step.sequence);
-                    if let Some(viewer) = &mut connection.viewer {
-                        viewer.acknowledge(acknowledged);
-                    }
                 }
+                self.acknowledge(peer, acks);
                 self.inputs.push(PlayerInput { player, input: Input::Move(step) });
             }
             Verdict::Command { player, sequence, command } => {
@@ -272,10 +271,8 @@ impl Server {
                 let outcome = Outcome::Rejected(Rejection::TooFrequent);
                 self.send(peer, CHANNEL_COMMAND, encode(&ServerMessage::Result { sequence, frame: 0, outcome }));
             }
-            Verdict::Pong { nonce, acknowledged } => {
-                if let Some(viewer) = self.connections.get_mut(&peer).and_then(|c| c.viewer.as_mut()) {
-                    viewer.acknowledge(acknowledged);
-                }
+            Verdict::Pong { nonce, acks } => {
+                self.acknowledge(peer, acks);
                 self.send(peer, CHANNEL_STATE, write_pong(nonce, self.tick));
             }
             Verdict::Leave => {
@@ -283,6 +280,13 @@ impl Server {
                 self.forget(peer);
             }
             Verdict::Refuse { reason, message } => self.refuse(peer, reason, message),
+        }
+    }
+
+    fn acknowledge(&mut self, peer: PeerId, acks: Option<Acks>) {
+        let viewer = self.connections.get_mut(&peer).and_then(|connection| connection.viewer.as_mut());
+        if let (Some(viewer), Some(acks)) = (viewer, acks) {
+            self.replication.acknowledge(viewer, acks);
         }
     }
 
@@ -313,7 +317,7 @@ impl Server {
         }
         let Some(connection) = self.connections.get_mut(&peer) else { return };
         connection.session.entered(player);
-        connection.viewer = Some(Viewer::new(player));
+        connection.viewer = Some(Viewer::new(player, self.replication.config()));
         let welcome = ServerMessage::Welcome {
             protocol: PROTOCOL_VERSION,
             tick_hz: self.config.tick_hz,

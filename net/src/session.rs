@@ -5,6 +5,7 @@
 use std::time::Duration;
 use vsekai_schema::codec::DecodeError;
 use vsekai_schema::id::{EntityId, PlayerKey};
+use vsekai_schema::wire::motion::Acks;
 use vsekai_schema::wire::{
     CHANNEL_COMMAND, CHANNEL_STATE, CLIENT_MESSAGE_BYTES_MAX, ClientDatagram, ClientMessage, Command, MoveInput,
     NAME_CHARS_MAX, Refusal, TOKEN_BYTES_MAX, TOKEN_BYTES_MIN, decode_client_datagram, decode_client_message,
@@ -52,8 +53,8 @@ pub enum Verdict {
         player: EntityId,
         /// Which.
         step: MoveInput,
-        /// Newest whole snapshot.
-        acknowledged: u64,
+        /// Which motion packets arrived.
+        acks: Option<Acks>,
     },
     /// Pass a command on.
     Command {
@@ -73,8 +74,8 @@ pub enum Verdict {
     Pong {
         /// From the ping.
         nonce: u32,
-        /// Newest whole snapshot.
-        acknowledged: u64,
+        /// Which motion packets arrived.
+        acks: Option<Acks>,
     },
     /// The client leaves.
     Leave,
@@ -240,10 +241,8 @@ impl Session {
             return self.strike(now, Verdict::Ignore);
         }
         match (self.stage, datagram) {
-            (_, ClientDatagram::Ping { nonce, acknowledged }) => Verdict::Pong { nonce, acknowledged },
-            (Stage::Playing(player), ClientDatagram::Move { step, acknowledged }) => {
-                Verdict::Move { player, step, acknowledged }
-            }
+            (_, ClientDatagram::Ping { nonce, acks }) => Verdict::Pong { nonce, acks },
+            (Stage::Playing(player), ClientDatagram::Move { step, acks }) => Verdict::Move { player, step, acks },
             // Datagrams overtake reliable messages: an early one is no offence.
             (_, ClientDatagram::Move { .. }) => Verdict::Ignore,
         }
@@ -289,7 +288,7 @@ mod tests {
 
     fn playing() -> Session {
         let mut session = Session::new(LIMITS, 60, Duration::ZERO);
-        let verdict = session.receive(Duration::ZERO, CHANNEL_COMMAND, &hello(1, "a-good-token", "Anna", 60));
+        let verdict = session.receive(Duration::ZERO, CHANNEL_COMMAND, &hello(2, "a-good-token", "Anna", 60));
         assert_eq!(verdict, Verdict::Enter { key: PlayerKey::from_token("a-good-token"), name: "Anna".into() });
         session.entered(PLAYER);
         session
@@ -298,18 +297,18 @@ mod tests {
     #[test]
     fn a_hello_is_refused_with_what_is_needed() {
         let cases = [
-            (hello(2, "a-good-token", "Anna", 0), Refusal::WrongProtocol, "protocol version 1, the client speaks 2"),
+            (hello(3, "a-good-token", "Anna", 0), Refusal::WrongProtocol, "protocol version 2, the client speaks 3"),
             (vec![0, 0xff, 0xff, 3, 77, 88], Refusal::WrongProtocol, "the client speaks 65535"),
             (
-                [&[0x80, 0][..], &hello(2, "a-good-token", "Anna", 0)[1..]].concat(),
+                [&[0x80, 0][..], &hello(3, "a-good-token", "Anna", 0)[1..]].concat(),
                 Refusal::WrongProtocol,
-                "the client speaks 2",
+                "the client speaks 3",
             ),
-            (hello(1, "a-good-token", "Anna", 30), Refusal::WrongTickRate, "at 60 ticks per second"),
-            (hello(1, "short", "Anna", 0), Refusal::BadToken, "8 to 128 bytes, this one 5"),
-            (hello(1, "a-good-token", "", 0), Refusal::BadName, "1 to 24 characters"),
-            (hello(1, "a-good-token", "a\u{7}b", 0), Refusal::BadName, "1 to 24 characters"),
-            (hello(1, "a-good-token", &"x".repeat(25), 0), Refusal::BadName, "1 to 24 characters"),
+            (hello(2, "a-good-token", "Anna", 30), Refusal::WrongTickRate, "at 60 ticks per second"),
+            (hello(2, "short", "Anna", 0), Refusal::BadToken, "8 to 128 bytes, this one 5"),
+            (hello(2, "a-good-token", "", 0), Refusal::BadName, "1 to 24 characters"),
+            (hello(2, "a-good-token", "a\u{7}b", 0), Refusal::BadName, "1 to 24 characters"),
+            (hello(2, "a-good-token", &"x".repeat(25), 0), Refusal::BadName, "1 to 24 characters"),
             (command(1), Refusal::NotJoined, "a hello must come first"),
             (vec![9], Refusal::Malformed, "invalid value"),
             (vec![], Refusal::Malformed, "ends too early"),
@@ -327,7 +326,7 @@ mod tests {
     fn a_second_hello_and_trailing_bytes_are_refused() {
         let mut session = playing();
         assert_eq!(
-            refusal(session.receive(Duration::ZERO, CHANNEL_COMMAND, &hello(1, "a-good-token", "A", 0))).0,
+            refusal(session.receive(Duration::ZERO, CHANNEL_COMMAND, &hello(2, "a-good-token", "A", 0))).0,
             Refusal::AlreadyJoined
         );
         let mut long = command(1);

@@ -9,7 +9,11 @@ use crate::record::{
     IdBlock, LeaseRecord, OwnRecord, Packing,
 };
 use crate::units::ChunkKey;
-use crate::wire::view::{EntitiesPart, ViewWriter, decode_server_datagram, decode_view, write_pong, write_snapshot};
+use crate::wire::motion::{Acks, Motion, MotionHead, MotionWriter, OwnPose, Step, Update};
+use crate::wire::view::{
+    ComponentsWriter, Entrance, Operation, Place, ServerDatagram, ViewWriter, decode_server_datagram, decode_view,
+    write_pong,
+};
 use crate::wire::{
     ClientDatagram, ClientMessage, Command, Input, ItemChange, MoveInput, Outcome, PlayerInput, Refusal, Rejection,
     ServerMessage, encode,
@@ -73,30 +77,30 @@ fn same<T: Debug + PartialEq + for<'a> serde::Deserialize<'a>>(bytes: &[u8], val
 }
 
 #[test]
-fn wire_version_1_from_the_client() {
+fn wire_version_2_from_the_client() {
     let hello =
-        ClientMessage::Hello { protocol: 1, token: "a-token-of-16-by".into(), name: "Ännchen".into(), tick_hz: 60 };
+        ClientMessage::Hello { protocol: 2, token: "a-token-of-16-by".into(), name: "Ännchen".into(), tick_hz: 60 };
     let mut messages = vec![("hello", hello), ("goodbye", ClientMessage::Goodbye)];
     messages
         .extend(commands().into_iter().map(|(name, command)| (name, ClientMessage::Command { sequence: 77, command })));
     let made: Vec<_> = messages.iter().map(|(name, message)| (*name, encode(message))).collect();
-    for (bytes, (_, message)) in check("wire_v1_client_message.txt", &made).iter().zip(&messages) {
+    for (bytes, (_, message)) in check("wire_v2_client_message.txt", &made).iter().zip(&messages) {
         same(bytes, message);
     }
     let datagrams = [
-        ("move", ClientDatagram::Move { step: step(), acknowledged: 123_456 }),
-        ("ping", ClientDatagram::Ping { nonce: u32::MAX, acknowledged: 0 }),
+        ("move", ClientDatagram::Move { step: step(), acks: Some(Acks { newest: 300, before: 0xdead_beef }) }),
+        ("ping", ClientDatagram::Ping { nonce: u32::MAX, acks: None }),
     ];
     let made: Vec<_> = datagrams.iter().map(|(name, datagram)| (*name, encode(datagram))).collect();
-    for (bytes, (_, datagram)) in check("wire_v1_client_datagram.txt", &made).iter().zip(&datagrams) {
+    for (bytes, (_, datagram)) in check("wire_v2_client_datagram.txt", &made).iter().zip(&datagrams) {
         same(bytes, datagram);
     }
 }
 
 #[test]
-fn wire_version_1_from_the_shard() {
+fn wire_version_2_from_the_shard() {
     let welcome = ServerMessage::Welcome {
-        protocol: 1,
+        protocol: 2,
         tick_hz: 60,
         tick: 99_999,
         player: EntityId(1_048_576),
@@ -122,30 +126,87 @@ fn wire_version_1_from_the_shard() {
         messages.push((format!("{reason:?}"), ServerMessage::Refused { reason: *reason, message: "why".into() }));
     }
     let made: Vec<_> = messages.iter().map(|(name, message)| (name.as_str(), encode(message))).collect();
-    for (bytes, (_, message)) in check("wire_v1_server_message.txt", &made).iter().zip(&messages) {
+    for (bytes, (_, message)) in check("wire_v2_server_message.txt", &made).iter().zip(&messages) {
         same(bytes, message);
     }
 }
 
 #[test]
-fn wire_version_1_in_bulk() {
+fn wire_version_2_views() {
+    let mut components = ComponentsWriter::default();
+    components.push(Tag(1), &[1, 2]);
+    components.push(Tag(300), &[]);
+    let (id, key) = (EntityId(1_024), ChunkKey { x: -1, z: 300 });
     let mut view = ViewWriter::default();
-    view.leave(EntityId(300));
-    view.entities.push(EntityId(1_024), [(Tag(1), &[1u8, 2][..]), (Tag(300), &[][..])].into_iter());
-    let mut entities = EntitiesPart::default();
-    entities.push(EntityId(7), [(Tag(2), &[9u8][..])].into_iter());
-    let made = [
-        ("view", view.finish(70)),
-        ("snapshot", write_snapshot(71, 1, 2, 300, &mut entities)),
-        ("pong", write_pong(5, 72)),
-    ];
-    let read = check("wire_v1_bulk.txt", &made);
+    view.leave_chunk(key);
+    view.forget_chunk(key);
+    view.chunk(key);
+    view.standing(Entrance::Enter, id, &components);
+    view.standing(Entrance::Spawn, id, &components);
+    view.mover(Entrance::Enter, id, 65_535, &components);
+    view.mover(Entrance::Spawn, id, 0, &components);
+    view.own(id, &components);
+    view.change(id, &components);
+    view.despawn(id);
+    view.leave(id);
+    view.recall_chunk(key);
+    let read = check("wire_v2_view.txt", &[("view", view.finish(70)), ("pong", write_pong(5, 72))]);
+    let components = vec![(Tag(1), &[1u8, 2][..]), (Tag(300), &[][..])];
+    let introduce = |how, place| Operation::Introduce { how, id, place, components: components.clone() };
     let decoded = decode_view(&read[0]).unwrap();
-    assert_eq!((decoded.tick, &decoded.left[..]), (70, &[EntityId(300)][..]));
-    assert_eq!(decoded.entities[0].components, [(Tag(1), &[1u8, 2][..]), (Tag(300), &[][..])]);
-    let snapshot = format!("{:?}", decode_server_datagram(&read[1]).unwrap());
-    assert!(snapshot.contains("tick: 71, part: 1, parts: 2, newest_input: 300"), "{snapshot}");
-    assert!(format!("{:?}", decode_server_datagram(&read[2]).unwrap()).contains("nonce: 5, tick: 72"));
+    assert_eq!(decoded.tick, 70);
+    let expected = [
+        Operation::LeaveChunk(key),
+        Operation::ForgetChunk(key),
+        introduce(Entrance::Enter, Place::Chunk(key)),
+        introduce(Entrance::Spawn, Place::Chunk(key)),
+        introduce(Entrance::Enter, Place::Slot(65_535)),
+        introduce(Entrance::Spawn, Place::Slot(0)),
+        introduce(Entrance::Enter, Place::Own),
+        Operation::Change { id, components: components.clone() },
+        Operation::Despawn(id),
+        Operation::Leave(id),
+        Operation::RecallChunk(key),
+    ];
+    assert_eq!(decoded.operations, expected);
+    assert_eq!(decode_server_datagram(&read[1]), Ok(ServerDatagram::Pong { nonce: 5, tick: 72 }));
+    // Something that stands, in no chunk.
+    let mut lost = ViewWriter::default();
+    lost.standing(Entrance::Enter, id, &ComponentsWriter::default());
+    assert!(decode_view(&lost.finish(1)).is_err());
+}
+
+#[test]
+fn wire_version_2_motion() {
+    let own = OwnPose { x: -123_456, z: 2_000_000_000, yaw: 40_000, y: Some(-7) };
+    let head = MotionHead { number: 9, tick: 65_535, newest_input: 300, own: Some(own) };
+    let base = Motion { x: -1_000, z: 5_000, yaw: 3, y: None };
+    let new = [
+        base,
+        Motion { x: -985, ..base },
+        Motion { z: 5_100, yaw: 200, ..base },
+        Motion { x: 1_000, y: Some(-90), ..base },
+    ];
+    let mut writer = MotionWriter::new(head, 3);
+    writer.push(2, 0, base.absolute());
+    for (number, motion) in new.iter().enumerate() {
+        writer.push(3 + 4 * number as u16, 3 + number as u32 / 2, motion.since(base).unwrap());
+    }
+    writer.push(65_535, 0, Motion { y: Some(40), ..base }.absolute());
+    let empty = MotionWriter::new(MotionHead { own: None, ..head }, 0);
+    let read = check("wire_v2_motion.txt", &[("packet", writer.finish()), ("empty", empty.finish())]);
+    let since = |age, dx, dz, yaw, y| Update::Since { age, step: Step { dx, dz, yaw, y } };
+    let updates = vec![
+        (2, Update::Absolute(base)),
+        (3, since(3, 0, 0, None, None)),
+        (7, since(3, 15, 0, None, None)),
+        (11, since(4, 0, 100, Some(200), None)),
+        (15, since(4, 2_000, 0, None, Some(-90))),
+        (65_535, Update::Absolute(Motion { y: Some(40), ..base })),
+    ];
+    assert_eq!(decode_server_datagram(&read[0]), Ok(ServerDatagram::Motion { head, updates }));
+    let head = MotionHead { own: None, ..head };
+    assert_eq!(decode_server_datagram(&read[1]), Ok(ServerDatagram::Motion { head, updates: Vec::new() }));
 }
 
 #[test]

@@ -3,11 +3,13 @@
 //! allocate more than a small multiple of its input.
 //!
 //! - [`id`], [`units`]: names of things and their measures.
+//! - [`bits`]: bit-packed values, for what is sent many times a second.
 //! - [`codec`]: the two primitives (variable-length integers and length-prefixed bytes) that all containers use.
 //! - [`record`]: what is written to disk.
 //! - [`wire`]: what is sent to and from game clients.
 //! - [`content`]: what designers write.
 
+pub mod bits;
 pub mod codec;
 pub mod content;
 #[cfg(test)]

@@ -3,17 +3,19 @@
 
 pub use crate::record::EntityEvent;
 pub use crate::registry::Declared;
-pub use crate::space::KeyMap;
+pub use crate::space::{KeyMap, Pose};
+pub use crate::terrain::Terrain;
 
-use crate::movement::Walk;
+use crate::movement::{Ground, Walk};
 use crate::record::Identity;
 use crate::registry::{Registry, Seen};
-use crate::space::{Pose, Present, Space};
+use crate::space::{Present, Space};
 use bevy_ecs::prelude::*;
 use bevy_ecs::world::EntityRef;
 use vsekai_schema::id::{EntityId, PlayerKey, Tag};
 use vsekai_schema::units::{ChunkKey, Position};
-use vsekai_schema::wire::view::EntitiesPart;
+use vsekai_schema::wire::motion::{Motion, OwnPose};
+use vsekai_schema::wire::view::ComponentsWriter;
 use vsekai_schema::wire::{Input, Outcome, PlayerInput};
 
 /// Most inputs that wait for one tick. A movement input that finds the queue full is dropped; anything else is refused and
@@ -123,6 +125,23 @@ impl<'w> WorldView<'w> {
         Some(self.entity(id)?.get::<Pose>()?.position)
     }
 
+    /// How the entity moves, as others see it. `None` for what does not move by itself.
+    pub fn motion(&self, id: EntityId) -> Option<Motion> {
+        let pose = self.entity(id)?.get::<Pose>()?;
+        Some(Motion::of(pose.position, pose.yaw, self.is_on_ground(pose.position)))
+    }
+
+    /// How the entity moves, exactly, as its player sees it.
+    pub fn own_pose(&self, id: EntityId) -> Option<OwnPose> {
+        let Pose { position, yaw } = *self.entity(id)?.get::<Pose>()?;
+        let y = (!self.is_on_ground(position)).then_some(position.y);
+        Some(OwnPose { x: position.x, z: position.z, yaw, y })
+    }
+
+    fn is_on_ground(&self, position: Position) -> bool {
+        self.world.get_resource::<Ground>().is_some_and(|ground| ground.at(position.x, position.z) == position)
+    }
+
     /// What stands in `chunk`, in no particular order.
     pub fn standing(&self, chunk: ChunkKey) -> impl Iterator<Item = EntityId> + use<'w> {
         let world = self.world;
@@ -162,20 +181,12 @@ impl<'w> WorldView<'w> {
         }
     }
 
-    /// Appends the entity's components that `wanted` asks for, as clients see them. False when there is none.
-    pub fn write(&self, id: EntityId, wanted: Wanted, out: &mut EntitiesPart) -> bool {
-        let mut bytes = Vec::with_capacity(64);
-        let mut parts: Vec<(Tag, std::ops::Range<usize>)> = Vec::with_capacity(4);
-        self.for_each(id, wanted, |tag, component| {
-            let start = bytes.len();
-            bytes.extend_from_slice(component);
-            parts.push((tag, start..bytes.len()));
-        });
-        if parts.is_empty() {
-            return false;
-        }
-        out.push(id, parts.iter().map(|(tag, range)| (*tag, &bytes[range.clone()])));
-        true
+    /// The entity's components that `wanted` asks for, as clients see them, instead of what is in `out`. False when there is
+    /// none.
+    pub fn write(&self, id: EntityId, wanted: Wanted, out: &mut ComponentsWriter) -> bool {
+        out.clear();
+        self.for_each(id, wanted, |tag, component| out.push(tag, component));
+        !out.is_empty()
     }
 
     fn entity(&self, id: EntityId) -> Option<EntityRef<'w>> {
@@ -190,7 +201,7 @@ pub struct Audience {
     pub owner: bool,
     /// Everybody near, reliably.
     pub nearby: bool,
-    /// Everybody near, by snapshot.
+    /// Everybody near, by motion packets.
     pub fast: bool,
 }
 
@@ -212,8 +223,6 @@ impl Wanted {
     pub const ENTERING: Wanted = Wanted { mask: u64::MAX, owner: false, nearby: true, fast: true };
     /// Everything that players see of themselves.
     pub const OWN: Wanted = Wanted { mask: u64::MAX, owner: true, nearby: true, fast: true };
-    /// What snapshots carry.
-    pub const FAST: Wanted = Wanted { mask: u64::MAX, owner: false, nearby: false, fast: true };
 
     fn matches(self, seen: Seen) -> bool {
         match seen {

@@ -71,6 +71,8 @@ pub struct EntityEvent {
     pub changed: u64,
     /// True when it is gone.
     pub gone: bool,
+    /// True when it is new in this home.
+    pub new: bool,
 }
 
 /// The frame that the last tick made.
@@ -205,7 +207,7 @@ fn record_dirty(world: &mut World, frame: &mut Frame, registry: &Registry, mut d
         let fast_hash = frame.fast_hashes.remove(&id).unwrap_or(0);
         frame.state_hash = frame.state_hash.wrapping_sub(hash).wrapping_sub(fast_hash);
         frame.writer.despawn(id, home);
-        frame.events.push(EntityEvent { id, home, changed: 0, gone: true });
+        frame.events.push(EntityEvent { id, home, changed: 0, gone: true, new: false });
     }
     let (slow, fast) = masks(registry);
     let mut encoded = Encoded::default();
@@ -214,11 +216,12 @@ fn record_dirty(world: &mut World, frame: &mut Frame, registry: &Registry, mut d
         let entity_ref = world.entity(entity);
         let home = home_of(entity_ref.get::<Placement>());
         let mut identity = world.get_mut::<Identity>(entity).expect("changes lists entities with an identity");
-        let old = identity.home.replace(home).filter(|old| *old != home);
-        if let Some(old) = old {
+        let before = identity.home.replace(home);
+        let new = before != Some(home);
+        if let Some(old) = before.filter(|_| new) {
             // It moved: gone from its old home, and written whole in its new one.
             frame.writer.despawn(id, old);
-            frame.events.push(EntityEvent { id, home: old, changed: 0, gone: true });
+            frame.events.push(EntityEvent { id, home: old, changed: 0, gone: true, new: false });
             if let Home::Chunk(key) = old {
                 resized.push((key, -i64::from(identity.bytes)));
             }
@@ -228,7 +231,7 @@ fn record_dirty(world: &mut World, frame: &mut Frame, registry: &Registry, mut d
         let entity_ref = world.entity(entity);
         encoded.encode(registry, entity_ref, changed, changed != u64::MAX);
         if encoded.parts.is_empty() {
-            frame.events.push(EntityEvent { id, home, changed, gone: false });
+            frame.events.push(EntityEvent { id, home, changed, gone: false, new });
             continue;
         }
         frame.writer.write(id, home, encoded.components());
@@ -258,7 +261,7 @@ fn record_dirty(world: &mut World, frame: &mut Frame, registry: &Registry, mut d
             let before = frame.fast_hashes.insert(id, hash).unwrap_or(0);
             frame.state_hash = frame.state_hash.wrapping_sub(before).wrapping_add(hash);
         }
-        frame.events.push(EntityEvent { id, home, changed, gone: false });
+        frame.events.push(EntityEvent { id, home, changed, gone: false, new });
     }
     let mut space = world.resource_mut::<Space>();
     for (key, by) in resized {

@@ -1,19 +1,20 @@
 //! Server and client against each other over the loopback transport, with a real simulation between.
 
 use super::*;
-use crate::client::{Client, ClientEvent, KnownEntity};
+use crate::client::{Client, ClientEvent};
 use crate::loopback::{Faults, Loopback};
 use std::collections::BTreeSet;
 use vsekai_schema::content::ContentFiles;
 use vsekai_schema::record::IdBlock;
 use vsekai_schema::wire::Command;
-use vsekai_schema::wire::view::{ViewWriter, decode_view};
+use vsekai_schema::wire::motion::Motion;
 use vsekai_sim::inventory::Inventory;
-use vsekai_sim::port::Wanted;
+use vsekai_sim::port::{Declared, Wanted};
 use vsekai_sim::resource::ResourceNode;
 use vsekai_sim::space::{Placement, Pose, Space};
 use vsekai_sim::{SimConfig, Simulation};
 
+const INTEREST_MM: i32 = 60_000;
 const TICK: Duration = Duration::from_nanos(1_000_000_000 / 60);
 
 /// A shard on a network with faults. Frames become durable when the test says so.
@@ -44,7 +45,14 @@ impl Scene {
         };
         let second = Duration::from_secs(1);
         let limits = Limits { commands_per_s: 20.0, datagrams_per_s: 200.0, silence: 5 * second, hello: 5 * second };
-        let replication = ReplicationConfig { view_radius_chunks: 2, snapshot_interval_ticks: 3 };
+        let replication = ReplicationConfig {
+            tick_hz: 60,
+            view_radius_chunks: 2,
+            interest_mm: INTEREST_MM,
+            snapshot_interval_ticks: 3,
+            motion_kbit_s: 256,
+            bulk_kbit_s: 4_000,
+        };
         let config = ServerConfig { tick_hz: 60, players_max, limits, replication };
         Scene {
             simulation,
@@ -146,27 +154,40 @@ impl Scene {
         }
     }
 
-    /// What client `number` should know: every entity of its chunks, with the components it may see.
+    /// What client `number` should know: every entity of its chunks and every mover near it, with the components it may see.
     fn check_view(&self, number: usize) {
         let view = self.simulation.view();
-        let player = self.player(number);
-        let centre = view.position(player).unwrap().chunk();
-        let mut expected = BTreeSet::new();
-        for key in centre.around(2) {
-            expected.extend(view.standing(key).chain(view.movers(key)));
+        let (player, client) = (self.player(number), &self.clients[number].1);
+        let here = view.position(player).unwrap();
+        // Chunks leave the view one column later than they come in, movers a fifth further away.
+        let around = |radius| here.chunk().around(radius);
+        let must: BTreeSet<EntityId> = around(2).flat_map(|key| view.standing(key)).collect();
+        let may: BTreeSet<EntityId> = around(3).flat_map(|key| view.standing(key)).collect();
+        let movers = around(4).flat_map(|key| view.movers(key));
+        let far = |id: EntityId| view.position(id).unwrap().horizontal_distance_squared(here);
+        let square = |mm: i32| i64::from(mm).pow(2);
+        let mut known: BTreeSet<EntityId> = client.entities().map(|(id, _)| id).collect();
+        for id in movers {
+            let knows = known.remove(&id);
+            assert!(knows || far(id) > square(INTEREST_MM - 8), "client {number} does not see {id}");
+            assert!(!knows || far(id) <= square(INTEREST_MM * 6 / 5 + 8), "client {number} still sees {id}");
         }
-        let known: BTreeSet<EntityId> = self.clients[number].1.entities().map(|(id, _)| id).collect();
-        assert_eq!(known, expected, "client {number} knows other entities than it should");
-        for id in expected {
-            let mut part = ViewWriter::default();
+        let missing: Vec<_> = must.difference(&known).collect();
+        assert!(missing.is_empty(), "client {number} misses {missing:?}");
+        let extra: Vec<_> = known.difference(&may).collect();
+        assert!(extra.is_empty(), "client {number} still knows {extra:?}");
+        assert_eq!(client.undecodable_count(), 0);
+        for (id, entity) in client.entities() {
             let wanted = if id == player { Wanted::OWN } else { Wanted::ENTERING };
-            view.write(id, wanted, &mut part.entities);
-            let payload = part.finish(1);
-            let decoded = decode_view(&payload).unwrap();
-            let entity: &KnownEntity = self.clients[number].1.entity(id).unwrap();
-            for (tag, bytes) in &decoded.entities[0].components {
-                assert_eq!(entity.bytes(*tag), Some(*bytes), "client {number}, entity {id}, component {}", tag.0);
-            }
+            view.for_each(id, wanted, |tag, bytes| {
+                if tag.0 == Pose::TAG && id != player {
+                    let pose: Pose = entity.get().unwrap();
+                    let found = Motion { y: None, ..Motion::of(pose.position, pose.yaw, true) };
+                    assert_eq!(Some(found), view.motion(id), "client {number}, mover {id}");
+                } else {
+                    assert_eq!(entity.bytes(tag), Some(bytes), "client {number}, entity {id}, component {}", tag.0);
+                }
+            });
         }
     }
 }

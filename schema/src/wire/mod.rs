@@ -1,20 +1,22 @@
 //! What clients and the shard say to each other. Version [`PROTOCOL_VERSION`]; see `schema/docs/wire.md` for the prose.
 //!
 //! Two channels: [`CHANNEL_STATE`] is unreliable and unordered (movement up, snapshots down), [`CHANNEL_COMMAND`] reliable and
-//! ordered (hello, commands and their results, what comes into view). Messages are postcard; the two bulk messages, view
-//! and snapshot, have a flat layout of their own in [`view`].
+//! ordered (hello, commands and their results, what comes into view). Messages are postcard; the two bulk messages have
+//! layouts of their own: [`view`] (what comes, changes and goes) and [`motion`] (how movers move, bit-packed).
 
+pub mod motion;
 pub mod view;
 
 use crate::codec::{DecodeError, Reader, from_bytes, write_postcard};
 use crate::id::{EntityId, ItemId, PieceId, PlayerKey, RecipeId};
 use crate::record::IdBlock;
 use crate::units::Yaw;
+use motion::Acks;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// The protocol this build speaks. A client with another one is refused with a message that names this number.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 
 /// Index of the unreliable, unordered channel.
 pub const CHANNEL_STATE: usize = 0;
@@ -30,7 +32,7 @@ pub const TOKEN_BYTES_MIN: usize = 8;
 /// Longest player name, characters.
 pub const NAME_CHARS_MAX: usize = 24;
 /// Longest datagram of state that the shard sends, bytes: fits one UDP packet with DTLS and SCTP around it.
-pub const SNAPSHOT_BYTES_MAX: usize = 1_000;
+pub const MOTION_BYTES_MAX: usize = 1_000;
 /// Longest reliable message that the shard sends, bytes.
 pub const RELIABLE_BYTES_MAX: usize = 16 * 1024;
 
@@ -153,19 +155,19 @@ pub enum ClientMessage {
 /// From the client on [`CHANNEL_STATE`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ClientDatagram {
-    /// Walk, and say which snapshot arrived whole last.
+    /// Walk, and say which motion packets arrived.
     Move {
         /// The step.
         step: MoveInput,
-        /// Tick of the newest snapshot whose parts all arrived; 0 = none.
-        acknowledged: u64,
+        /// `None` before the first packet.
+        acks: Option<Acks>,
     },
-    /// Asks for a [`view::SNAPSHOT_PONG`] at once.
+    /// Asks for a pong at once ([`view::PONG_KIND`]).
     Ping {
         /// Comes back in the answer.
         nonce: u32,
         /// As in `Move`.
-        acknowledged: u64,
+        acks: Option<Acks>,
     },
 }
 

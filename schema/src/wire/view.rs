@@ -1,137 +1,222 @@
-//! The two bulk messages from shard to client.
+//! What a client sees come, change and go, in order and reliably; and the answer to a ping.
 //!
-//! **View** (reliable): `tick varint · left count varint · left × id varint · entity count varint · entities`.
-//! An entity that the client does not know enters with these components; one that it knows is changed by them.
+//! A view is `tick varint` and operations up to its end, each a byte and its fields. Applied in order, the views of a connection
+//! say exactly what the client knows; how movers move comes by [`super::motion`] packets.
 //!
-//! **Snapshot** (unreliable): `kind u8 = 1 · tick varint · part u8 · parts u8 · newest input sequence varint · entity count
-//! varint · entities`: the fast components of everything near that changed since the last snapshot the client acknowledged. A
-//! snapshot is whole when all its parts arrived; only then may its tick be acknowledged. **Pong**: `kind u8 = 2 · nonce
-//! varint · tick varint`.
+//! | byte | operation | fields |
+//! |---|---|---|
+//! | 0 | chunk: what is introduced next stands there | x, z zigzag |
+//! | 1 | enter: something that stands comes into view | id, components |
+//! | 2 | spawn: the same, and it is new in the world | id, components |
+//! | 3 | enter of a mover | id, slot, components |
+//! | 4 | spawn of a mover | id, slot, components |
+//! | 5 | the player's own entity | id, components |
+//! | 6 | change | id, components |
+//! | 7 | despawn: gone from the world | id |
+//! | 8 | leave: out of view | id |
+//! | 9 | leave of a chunk with all that stands in it; keep it in mind | x, z zigzag |
+//! | 10 | recall: the chunk is in view again, as it was when it left | x, z zigzag |
+//! | 11 | forget a chunk that was kept in mind | x, z zigzag |
 //!
-//! An entity is `id varint · component count varint · components × (tag varint · length varint · wire bytes)`.
+//! Ids and slots are varints; components are `count varint`, then `tag varint · length varint · wire bytes` each.
+//!
+//! The answer to a ping, unreliable: `kind u8 = 2 · nonce varint · tick varint`.
 
+use super::motion::{MOTION_KIND, MotionHead, Update, decode_motion};
 use crate::codec::{DecodeError, Reader, write_bytes, write_varint};
 use crate::id::{EntityId, Tag};
+use crate::units::ChunkKey;
 
-/// First byte of a snapshot.
-pub const SNAPSHOT_STATE: u8 = 1;
 /// First byte of the answer to a ping.
-pub const SNAPSHOT_PONG: u8 = 2;
+pub const PONG_KIND: u8 = 2;
 
-/// Writes the entities of a view or snapshot.
-#[derive(Debug, Default)]
-pub struct EntitiesPart {
-    bytes: Vec<u8>,
-    count: u64,
+/// Most chunks that a client keeps in mind. The shard says which to forget before there are more.
+pub const CHUNKS_IN_MIND_MAX: usize = 256;
+
+/// How something comes into view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entrance {
+    /// It was in the world before.
+    Enter,
+    /// It is new in the world.
+    Spawn,
 }
 
-impl EntitiesPart {
-    /// Adds one entity with its components' wire bytes.
-    pub fn push<'c>(&mut self, id: EntityId, components: impl ExactSizeIterator<Item = (Tag, &'c [u8])>) {
+/// Writes components as a view holds them: [`ComponentsWriter::bytes`].
+#[derive(Debug, Default, Clone)]
+pub struct ComponentsWriter {
+    count: u64,
+    parts: Vec<u8>,
+}
+
+impl ComponentsWriter {
+    /// Adds one.
+    pub fn push(&mut self, tag: Tag, bytes: &[u8]) {
         self.count += 1;
-        write_varint(&mut self.bytes, id.0);
-        write_varint(&mut self.bytes, components.len() as u64);
-        for (tag, bytes) in components {
-            write_varint(&mut self.bytes, u64::from(tag.0));
-            write_bytes(&mut self.bytes, bytes);
-        }
+        write_varint(&mut self.parts, u64::from(tag.0));
+        write_bytes(&mut self.parts, bytes);
     }
 
-    /// Adds an entity that another part encoded alone: what [`EntitiesPart::encoded`] gave.
-    pub fn push_encoded(&mut self, entity: &[u8]) {
-        self.count += 1;
-        self.bytes.extend_from_slice(entity);
-    }
-
-    /// The entities so far, without their count.
-    pub fn encoded(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    /// Bytes so far.
-    pub fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
-    /// True before the first entity.
+    /// True before the first.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    fn append_to(&mut self, out: &mut Vec<u8>) {
-        write_varint(out, self.count);
-        out.extend_from_slice(&self.bytes);
-        self.bytes.clear();
+    /// Starts anew.
+    pub fn clear(&mut self) {
         self.count = 0;
+        self.parts.clear();
+    }
+
+    fn append_to(&self, out: &mut Vec<u8>) {
+        write_varint(out, self.count);
+        out.extend_from_slice(&self.parts);
     }
 }
 
 /// Writes a view message's payload.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct ViewWriter {
-    /// What entered or changed.
-    pub entities: EntitiesPart,
-    left: Vec<u8>,
-    left_count: u64,
+    operations: Vec<u8>,
 }
 
 impl ViewWriter {
-    /// The entity is out of view or gone.
+    /// What [`ViewWriter::standing`] introduces from here on stands in `key`.
+    pub fn chunk(&mut self, key: ChunkKey) {
+        self.of_chunk(0, key);
+    }
+
+    /// Something that stands.
+    pub fn standing(&mut self, how: Entrance, id: EntityId, components: &ComponentsWriter) {
+        self.of_entity(if how == Entrance::Enter { 1 } else { 2 }, id);
+        components.append_to(&mut self.operations);
+    }
+
+    /// A mover, whose motion will be told under `slot`.
+    pub fn mover(&mut self, how: Entrance, id: EntityId, slot: u16, components: &ComponentsWriter) {
+        self.of_entity(if how == Entrance::Enter { 3 } else { 4 }, id);
+        write_varint(&mut self.operations, u64::from(slot));
+        components.append_to(&mut self.operations);
+    }
+
+    /// The player's own entity.
+    pub fn own(&mut self, id: EntityId, components: &ComponentsWriter) {
+        self.of_entity(5, id);
+        components.append_to(&mut self.operations);
+    }
+
+    /// New values of something that is known.
+    pub fn change(&mut self, id: EntityId, components: &ComponentsWriter) {
+        self.of_entity(6, id);
+        components.append_to(&mut self.operations);
+    }
+
+    /// The entity is gone from the world.
+    pub fn despawn(&mut self, id: EntityId) {
+        self.of_entity(7, id);
+    }
+
+    /// The entity is out of view.
     pub fn leave(&mut self, id: EntityId) {
-        self.left_count += 1;
-        write_varint(&mut self.left, id.0);
+        self.of_entity(8, id);
+    }
+
+    /// A chunk is out of view; the client keeps it in mind.
+    pub fn leave_chunk(&mut self, key: ChunkKey) {
+        self.of_chunk(9, key);
+    }
+
+    /// A chunk that the client has in mind is in view again, unchanged.
+    pub fn recall_chunk(&mut self, key: ChunkKey) {
+        self.of_chunk(10, key);
+    }
+
+    /// The client need not keep the chunk in mind any more.
+    pub fn forget_chunk(&mut self, key: ChunkKey) {
+        self.of_chunk(11, key);
+    }
+
+    /// Appends the operations of another writer.
+    pub fn append(&mut self, operations: &[u8]) {
+        self.operations.extend_from_slice(operations);
+    }
+
+    /// The operations so far.
+    pub fn operations(&self) -> &[u8] {
+        &self.operations
     }
 
     /// Bytes so far.
     pub fn len(&self) -> usize {
-        self.entities.len() + self.left.len()
+        self.operations.len()
     }
 
     /// True when there is nothing to send.
     pub fn is_empty(&self) -> bool {
-        self.entities.is_empty() && self.left_count == 0
+        self.operations.is_empty()
     }
 
     /// The payload; the writer is empty afterwards.
     pub fn finish(&mut self, tick: u64) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.len() + 16);
+        let mut out = Vec::with_capacity(self.len() + 10);
         write_varint(&mut out, tick);
-        write_varint(&mut out, self.left_count);
-        out.extend_from_slice(&self.left);
-        self.left.clear();
-        self.left_count = 0;
-        self.entities.append_to(&mut out);
+        out.append(&mut self.operations);
         out
+    }
+
+    fn of_entity(&mut self, operation: u8, id: EntityId) {
+        self.operations.push(operation);
+        write_varint(&mut self.operations, id.0);
+    }
+
+    fn of_chunk(&mut self, operation: u8, key: ChunkKey) {
+        self.operations.push(operation);
+        key.write(&mut self.operations);
     }
 }
 
-/// Writes one part of a snapshot.
-pub fn write_snapshot(tick: u64, part: u8, parts: u8, newest_input: u32, entities: &mut EntitiesPart) -> Vec<u8> {
-    let mut out = Vec::with_capacity(entities.len() + 24);
-    out.push(SNAPSHOT_STATE);
-    write_varint(&mut out, tick);
-    out.push(part);
-    out.push(parts);
-    write_varint(&mut out, u64::from(newest_input));
-    entities.append_to(&mut out);
-    out
+/// What is introduced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Something that stands in this chunk.
+    Chunk(ChunkKey),
+    /// A mover, by its slot.
+    Slot(u16),
+    /// The player's own entity.
+    Own,
 }
 
-/// Writes the answer to a ping.
-pub fn write_pong(nonce: u32, tick: u64) -> Vec<u8> {
-    let mut out = vec![SNAPSHOT_PONG];
-    write_varint(&mut out, u64::from(nonce));
-    write_varint(&mut out, tick);
-    out
-}
-
-/// One entity as a client reads it.
+/// One operation of a view.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EntityView<'a> {
-    /// Which entity.
-    pub id: EntityId,
-    /// Its components' wire bytes.
-    pub components: Vec<(Tag, &'a [u8])>,
+pub enum Operation<'a> {
+    /// Something comes into view.
+    Introduce {
+        /// Whether it is new in the world.
+        how: Entrance,
+        /// Which entity.
+        id: EntityId,
+        /// Where it is.
+        place: Place,
+        /// Its components' wire bytes.
+        components: Vec<(Tag, &'a [u8])>,
+    },
+    /// New values.
+    Change {
+        /// Of which entity.
+        id: EntityId,
+        /// The components' wire bytes.
+        components: Vec<(Tag, &'a [u8])>,
+    },
+    /// Gone from the world.
+    Despawn(EntityId),
+    /// Out of view.
+    Leave(EntityId),
+    /// A chunk is out of view, to be kept in mind.
+    LeaveChunk(ChunkKey),
+    /// A chunk is in view again as it was.
+    RecallChunk(ChunkKey),
+    /// A chunk need not be kept in mind.
+    ForgetChunk(ChunkKey),
 }
 
 /// A decoded view message.
@@ -139,27 +224,71 @@ pub struct EntityView<'a> {
 pub struct View<'a> {
     /// The tick it describes.
     pub tick: u64,
-    /// Out of view or gone.
-    pub left: Vec<EntityId>,
-    /// Entered or changed.
-    pub entities: Vec<EntityView<'a>>,
+    /// In order.
+    pub operations: Vec<Operation<'a>>,
+}
+
+/// Decodes a view message's payload.
+pub fn decode_view(bytes: &[u8]) -> Result<View<'_>, DecodeError> {
+    let mut reader = Reader::new(bytes);
+    let tick = reader.varint()?;
+    let mut operations = Vec::new();
+    let mut scope = None;
+    while !reader.is_empty() {
+        let kind = reader.byte()?;
+        operations.push(match kind {
+            0 => {
+                scope = Some(ChunkKey::read(&mut reader)?);
+                continue;
+            }
+            1..=5 => {
+                let id = EntityId(reader.varint()?);
+                let place = match kind {
+                    1 | 2 => Place::Chunk(scope.ok_or(DecodeError::Invalid("introduction without a chunk"))?),
+                    3 | 4 => Place::Slot(reader.varint_u16()?),
+                    _ => Place::Own,
+                };
+                let how = if kind == 2 || kind == 4 { Entrance::Spawn } else { Entrance::Enter };
+                Operation::Introduce { how, id, place, components: read_components(&mut reader)? }
+            }
+            6 => Operation::Change { id: EntityId(reader.varint()?), components: read_components(&mut reader)? },
+            7 => Operation::Despawn(EntityId(reader.varint()?)),
+            8 => Operation::Leave(EntityId(reader.varint()?)),
+            9 => Operation::LeaveChunk(ChunkKey::read(&mut reader)?),
+            10 => Operation::RecallChunk(ChunkKey::read(&mut reader)?),
+            11 => Operation::ForgetChunk(ChunkKey::read(&mut reader)?),
+            _ => return Err(DecodeError::Invalid("view operation")),
+        });
+    }
+    Ok(View { tick, operations })
+}
+
+fn read_components<'a>(reader: &mut Reader<'a>) -> Result<Vec<(Tag, &'a [u8])>, DecodeError> {
+    let count = reader.count()?;
+    let mut components = Vec::with_capacity(count.min(16));
+    for _ in 0..count {
+        components.push((Tag(reader.varint_u16()?), reader.bytes()?));
+    }
+    Ok(components)
+}
+
+/// Writes the answer to a ping.
+pub fn write_pong(nonce: u32, tick: u64) -> Vec<u8> {
+    let mut out = vec![PONG_KIND];
+    write_varint(&mut out, u64::from(nonce));
+    write_varint(&mut out, tick);
+    out
 }
 
 /// A decoded datagram from the shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ServerDatagram<'a> {
-    /// One part of a snapshot.
-    Snapshot {
-        /// The tick it describes.
-        tick: u64,
-        /// Which part, from 0.
-        part: u8,
-        /// How many parts this snapshot has, 1 or more.
-        parts: u8,
-        /// The newest movement input that this tick had processed.
-        newest_input: u32,
-        /// The entities with their fast components.
-        entities: Vec<EntityView<'a>>,
+pub enum ServerDatagram {
+    /// How movers move.
+    Motion {
+        /// What stands before the entities.
+        head: MotionHead,
+        /// Each slot's new state, in rising order of slot.
+        updates: Vec<(u16, Update)>,
     },
     /// The answer to a ping.
     Pong {
@@ -170,52 +299,17 @@ pub enum ServerDatagram<'a> {
     },
 }
 
-fn read_entities<'a>(reader: &mut Reader<'a>) -> Result<Vec<EntityView<'a>>, DecodeError> {
-    let count = reader.count()?;
-    let mut entities = Vec::with_capacity(count.min(1024));
-    for _ in 0..count {
-        let id = EntityId(reader.varint()?);
-        let component_count = reader.count()?;
-        let mut components = Vec::with_capacity(component_count.min(16));
-        for _ in 0..component_count {
-            components.push((Tag(reader.varint_u16()?), reader.bytes()?));
-        }
-        entities.push(EntityView { id, components });
-    }
-    Ok(entities)
-}
-
-/// Decodes a view message's payload.
-pub fn decode_view(bytes: &[u8]) -> Result<View<'_>, DecodeError> {
-    let mut reader = Reader::new(bytes);
-    let tick = reader.varint()?;
-    let left_count = reader.count()?;
-    let mut left = Vec::with_capacity(left_count.min(1024));
-    for _ in 0..left_count {
-        left.push(EntityId(reader.varint()?));
-    }
-    let entities = read_entities(&mut reader)?;
-    reader.finish()?;
-    Ok(View { tick, left, entities })
-}
-
 /// Decodes what the shard sent on the state channel.
-pub fn decode_server_datagram(bytes: &[u8]) -> Result<ServerDatagram<'_>, DecodeError> {
-    let narrow = |value: u64| u32::try_from(value).map_err(|_| DecodeError::IntegerRange);
+pub fn decode_server_datagram(bytes: &[u8]) -> Result<ServerDatagram, DecodeError> {
     let mut reader = Reader::new(bytes);
-    let datagram = match reader.byte()? {
-        SNAPSHOT_STATE => {
+    match reader.byte()? {
+        MOTION_KIND => decode_motion(bytes).map(|(head, updates)| ServerDatagram::Motion { head, updates }),
+        PONG_KIND => {
+            let nonce = u32::try_from(reader.varint()?).map_err(|_| DecodeError::IntegerRange)?;
             let tick = reader.varint()?;
-            let (part, parts) = (reader.byte()?, reader.byte()?);
-            if part >= parts {
-                return Err(DecodeError::Invalid("snapshot part"));
-            }
-            let newest_input = narrow(reader.varint()?)?;
-            ServerDatagram::Snapshot { tick, part, parts, newest_input, entities: read_entities(&mut reader)? }
+            reader.finish()?;
+            Ok(ServerDatagram::Pong { nonce, tick })
         }
-        SNAPSHOT_PONG => ServerDatagram::Pong { nonce: narrow(reader.varint()?)?, tick: reader.varint()? },
-        _ => return Err(DecodeError::Invalid("datagram kind")),
-    };
-    reader.finish()?;
-    Ok(datagram)
+        _ => Err(DecodeError::Invalid("datagram kind")),
+    }
 }

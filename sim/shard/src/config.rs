@@ -152,7 +152,10 @@ impl Default for RawWebRtc {
 struct RawNet {
     players_max: u32,
     view_radius_chunks: u32,
+    interest_m: u32,
     snapshot_hz: u32,
+    motion_kbit_s: u32,
+    bulk_kbit_s: u32,
     commands_per_s: u32,
     datagrams_per_s: u32,
     silence_s: u32,
@@ -163,7 +166,10 @@ impl Default for RawNet {
         RawNet {
             players_max: 1_000,
             view_radius_chunks: 3,
+            interest_m: 100,
             snapshot_hz: 20,
+            motion_kbit_s: 256,
+            bulk_kbit_s: 4_000,
             commands_per_s: 20,
             datagrams_per_s: 200,
             silence_s: 5,
@@ -273,7 +279,10 @@ impl Config {
         let net = &raw.net;
         range("net.players_max", net.players_max.into(), 1..=10_000)?;
         range("net.view_radius_chunks", net.view_radius_chunks.into(), 1..=8)?;
+        range("net.interest_m", net.interest_m.into(), 8..=10_000)?;
         range("net.snapshot_hz", net.snapshot_hz.into(), 1..=120)?;
+        range("net.motion_kbit_s", net.motion_kbit_s.into(), 16..=100_000)?;
+        range("net.bulk_kbit_s", net.bulk_kbit_s.into(), 64..=1_000_000)?;
         range("net.commands_per_s", net.commands_per_s.into(), 1..=1_000)?;
         range("net.datagrams_per_s", net.datagrams_per_s.into(), 1..=1_000)?;
         range("net.silence_s", net.silence_s.into(), 1..=300)?;
@@ -304,8 +313,12 @@ impl Config {
                 hello: Duration::from_secs(net.silence_s.into()),
             },
             replication: ReplicationConfig {
+                tick_hz: tick_hz as u8,
                 view_radius_chunks: net.view_radius_chunks as i32,
+                interest_mm: net.interest_m as i32 * 1_000,
                 snapshot_interval_ticks: u64::from((tick_hz / net.snapshot_hz).max(1)),
+                motion_kbit_s: net.motion_kbit_s,
+                bulk_kbit_s: net.bulk_kbit_s,
             },
         };
         Ok(Config {

@@ -28,6 +28,7 @@
 //! entities that have it, right for what moves all the time. Both are exact; choosing wrongly costs time, never data.
 
 use crate::record::{Dirty, Identity};
+use crate::space::Pose;
 use bevy_app::App;
 use bevy_ecs::component::{Component, ComponentMutability};
 use bevy_ecs::lifecycle::HookContext;
@@ -52,7 +53,8 @@ pub enum Seen {
     Owner,
     /// Everybody near, reliably: for what changes now and then.
     Nearby,
-    /// Everybody near, by snapshots: for what changes in every tick. Only the newest value counts.
+    /// Everybody near, by motion packets: for the pose of what moves, which has a quantised form of its own there. Only
+    /// the newest value counts.
     Fast,
 }
 
@@ -187,6 +189,11 @@ impl Registry {
     }
 
     fn add(&mut self, entry: Entry) {
+        assert!(
+            entry.seen != Seen::Fast || entry.tag.0 == Pose::TAG,
+            "`{}`: only the pose goes by motion packets",
+            entry.name
+        );
         assert!(self.entries.len() < DECLARED_MAX, "more than {DECLARED_MAX} components are declared");
         if let Some(other) = self.entries.iter().find(|other| other.tag == entry.tag || other.name == entry.name) {
             panic!("`{}` ({}) and `{}` ({}) share a tag or name", other.name, other.tag.0, entry.name, entry.tag.0);

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use vsekai_schema::id::EntityId;
 use vsekai_schema::record::{FrameReader, Home, IdBlock};
 use vsekai_schema::units::Position;
-use vsekai_schema::wire::view::{EntitiesPart, ViewWriter, decode_view};
+use vsekai_schema::wire::view::{ComponentsWriter, Operation, ViewWriter, decode_view};
 
 /// The whole of a new feature, as in ARCHITECTURE.md.
 mod warmth {
@@ -73,11 +73,13 @@ fn a_component_declared_in_one_place_is_on_disk_and_on_the_wire() {
     let event = scene.last.events.iter().find(|event| event.id == player).unwrap();
     let view = scene.simulation.view();
     assert!(view.audience(event.changed).nearby);
-    let mut message = ViewWriter::default();
-    view.write(player, Wanted { mask: event.changed, owner: false, nearby: true, fast: false }, &mut message.entities);
+    let (mut message, mut components) = (ViewWriter::default(), ComponentsWriter::default());
+    view.write(player, Wanted { mask: event.changed, owner: false, nearby: true, fast: false }, &mut components);
+    message.change(player, &components);
     let payload = message.finish(1);
-    let seen = decode_view(&payload).unwrap();
-    assert_eq!(seen.entities[0].components, [(Tag(900), &postcard_of(&warmth::Warmth { decidegrees: 364 })[..])]);
+    let warmth = postcard_of(&warmth::Warmth { decidegrees: 364 });
+    let expected = Operation::Change { id: player, components: vec![(Tag(900), &warmth[..])] };
+    assert_eq!(decode_view(&payload).unwrap().operations, [expected]);
 
     let saved = scene.simulation.payloads();
     let payloads = saved.chunks.iter().map(|(_, p)| &p[..]).chain(saved.alone.iter().map(|(_, p)| &p[..]));
@@ -232,7 +234,7 @@ fn an_id_twice_in_a_world_is_a_broken_invariant() {
     let player = scene.join("anna");
     let twice = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| spawn_with_id(scene.world(), player, ())));
     assert!(twice.is_err());
-    let mut part = EntitiesPart::default();
+    let mut part = ComponentsWriter::default();
     assert!(scene.simulation.view().write(player, Wanted::OWN, &mut part), "the first one is still there");
 }
 

@@ -1,0 +1,520 @@
+//! How movers move: packets of bit-packed, quantised states, each against a state that the client is known to have.
+//!
+//! A mover has a **slot**, a small number that the view gives it when it comes into sight. A packet lists slots in rising
+//! order with their new states; a state is absolute, or the difference from the state that the client has of an earlier
+//! tick. The difference depends on the mover and the two ticks only, so it is encoded once for all clients.
+//!
+//! The client acknowledges packets by number ([`Acks`]). It keeps the states of the last [`HISTORY_TICKS`] ticks per slot, also of slots
+//! that no view has introduced yet: the view may arrive later.
+//!
+//! Bits, least significant first (`schema/docs/wire.md` has the prose):
+//!
+//! ```text
+//! packet  = kind 8 = 1 · number 16 · tick 16 · newest input 16 · own 1 [own pose] · count 10 · [rice 4 · count × entity]
+//! own     = x 32 · z 32 · yaw 16 · grounded 1 [y 32]                      millimetres, exact
+//! entity  = gap · base · state
+//! gap     = slots skipped since the last one: q ones, a zero, `rice` bits; or 15 ones and the slot itself in 16 bits
+//! base    = 1: as the entity before · 0: age 7, in ticks; 0 = absolute
+//! state   = absolute: x 29 · z 29 · yaw 8 · height
+//!           else: class 2 (0: at the same place; 1, 2, 3: dx and dz in 5, 8, 12 bits) · turned 1 [yaw 8] · height
+//! height  = 1: on the ground · 0: y 20
+//! ```
+
+use crate::bits::{BitReader, BitWriter, Packed, fits};
+use crate::codec::DecodeError;
+use crate::units::{Position, Yaw};
+use serde::{Deserialize, Serialize};
+
+/// First byte of a motion packet.
+pub const MOTION_KIND: u8 = 1;
+/// Millimetres of a quantum of position: errors are at most half of it.
+pub const QUANTUM_MM: i32 = 8;
+/// A difference names a state at most so many ticks back.
+pub const BASE_AGE_MAX: u32 = 127;
+/// How far back a client keeps states: the packet that names one may be as late as the oldest that still counts.
+pub const HISTORY_TICKS: u32 = 2 * BASE_AGE_MAX;
+/// Most entities of one packet.
+pub const ENTITIES_MAX: usize = 1_023;
+/// Bits of a packet before its entities, without the own pose.
+pub const HEAD_BITS: usize = 8 + 16 + 16 + 16 + 1 + 10 + 4;
+
+const COORDINATE_BITS: u32 = 29;
+const HEIGHT_BITS: u32 = 20;
+const YAW_BITS: u32 = 8;
+const AGE_BITS: u32 = 7;
+const COUNT_BITS: u32 = 10;
+const RICE_BITS: u32 = 4;
+const SLOT_BITS: u32 = 16;
+/// So many ones in a gap mean that the slot itself follows.
+const GAP_ONES_MAX: u32 = 15;
+/// Bits of each axis of a difference, by class.
+const STEP_BITS: [u32; 4] = [0, 5, 8, 12];
+
+/// A quantised state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Motion {
+    /// East, in quanta of [`QUANTUM_MM`].
+    pub x: i32,
+    /// South, in quanta.
+    pub z: i32,
+    /// 256 steps to a turn.
+    pub yaw: u8,
+    /// Height in quanta; `None`: on the ground.
+    pub y: Option<i32>,
+}
+
+impl Motion {
+    /// Quantises. A height beyond ±4 km is cut off.
+    pub fn of(position: Position, yaw: Yaw, on_ground: bool) -> Self {
+        let most = (1 << (HEIGHT_BITS - 1)) - 1;
+        Motion {
+            x: quantum(position.x),
+            z: quantum(position.z),
+            yaw: ((u32::from(yaw) + 128) >> 8) as u8,
+            y: (!on_ground).then(|| quantum(position.y).clamp(-most, most)),
+        }
+    }
+
+    /// The place that the quanta stand for; `ground(x, z)` is the height of the ground, all in millimetres.
+    pub fn position(self, ground: impl FnOnce(i32, i32) -> i32) -> Position {
+        let (x, z) = (millimetres(self.x), millimetres(self.z));
+        Position { x, y: self.y.map_or_else(|| ground(x, z), millimetres), z }
+    }
+
+    /// Where it looks.
+    pub fn look(self) -> Yaw {
+        u16::from(self.yaw) << 8
+    }
+
+    /// The whole state.
+    pub fn absolute(self) -> Packed {
+        let mut packed = Packed::default();
+        packed.signed(self.x, COORDINATE_BITS);
+        packed.signed(self.z, COORDINATE_BITS);
+        packed.write(u32::from(self.yaw), YAW_BITS);
+        self.pack_height(&mut packed);
+        packed
+    }
+
+    /// The difference from `base`; `None` when only the whole state says it.
+    pub fn since(self, base: Motion) -> Option<Packed> {
+        let (dx, dz) = (self.x.wrapping_sub(base.x), self.z.wrapping_sub(base.z));
+        let class = (0..4).find(|class| match STEP_BITS[*class] {
+            0 => dx == 0 && dz == 0,
+            bits => fits(dx, bits) && fits(dz, bits),
+        })?;
+        let mut packed = Packed::default();
+        packed.write(class as u32, 2);
+        if class > 0 {
+            packed.signed(dx, STEP_BITS[class]);
+            packed.signed(dz, STEP_BITS[class]);
+        }
+        packed.flag(self.yaw != base.yaw);
+        if self.yaw != base.yaw {
+            packed.write(u32::from(self.yaw), YAW_BITS);
+        }
+        self.pack_height(&mut packed);
+        Some(packed)
+    }
+
+    fn pack_height(self, packed: &mut Packed) {
+        packed.flag(self.y.is_none());
+        if let Some(y) = self.y {
+            packed.signed(y, HEIGHT_BITS);
+        }
+    }
+
+    fn read_absolute(reader: &mut BitReader<'_>) -> Result<Self, DecodeError> {
+        Ok(Motion {
+            x: reader.signed(COORDINATE_BITS)?,
+            z: reader.signed(COORDINATE_BITS)?,
+            yaw: reader.read(YAW_BITS)? as u8,
+            y: read_height(reader)?,
+        })
+    }
+}
+
+fn quantum(mm: i32) -> i32 {
+    // Half a quantum less at the far end: the coordinate must stay in its bits.
+    mm.saturating_add(QUANTUM_MM / 2).div_euclid(QUANTUM_MM)
+}
+
+fn millimetres(quanta: i32) -> i32 {
+    quanta.saturating_mul(QUANTUM_MM)
+}
+
+fn read_height(reader: &mut BitReader<'_>) -> Result<Option<i32>, DecodeError> {
+    Ok(if reader.flag()? { None } else { Some(reader.signed(HEIGHT_BITS)?) })
+}
+
+/// What changed since a state that the client has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// East, in quanta.
+    pub dx: i32,
+    /// South, in quanta.
+    pub dz: i32,
+    /// Where it looks now, if that changed.
+    pub yaw: Option<u8>,
+    /// Height in quanta; `None`: on the ground.
+    pub y: Option<i32>,
+}
+
+impl Step {
+    /// The new state.
+    pub fn from(self, base: Motion) -> Motion {
+        Motion {
+            x: base.x.wrapping_add(self.dx),
+            z: base.z.wrapping_add(self.dz),
+            yaw: self.yaw.unwrap_or(base.yaw),
+            y: self.y,
+        }
+    }
+
+    fn read(reader: &mut BitReader<'_>) -> Result<Self, DecodeError> {
+        let bits = STEP_BITS[reader.read(2)? as usize];
+        let (dx, dz) = if bits == 0 { (0, 0) } else { (reader.signed(bits)?, reader.signed(bits)?) };
+        let yaw = if reader.flag()? { Some(reader.read(YAW_BITS)? as u8) } else { None };
+        Ok(Step { dx, dz, yaw, y: read_height(reader)? })
+    }
+}
+
+/// The player's own state, exact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnPose {
+    /// East, millimetres.
+    pub x: i32,
+    /// South, millimetres.
+    pub z: i32,
+    /// Where it looks.
+    pub yaw: Yaw,
+    /// Height, millimetres; `None`: on the ground.
+    pub y: Option<i32>,
+}
+
+/// What stands before a packet's entities.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MotionHead {
+    /// Number of the packet, by which it is acknowledged; wraps.
+    pub number: u16,
+    /// Lowest bits of the tick that it describes.
+    pub tick: u16,
+    /// Lowest bits of the newest movement input that this tick had processed.
+    pub newest_input: u16,
+    /// The own pose, when it changed since the client last acknowledged one.
+    pub own: Option<OwnPose>,
+}
+
+/// Writes one packet. Entities come in rising order of slot.
+#[derive(Debug)]
+pub struct MotionWriter {
+    bits: BitWriter,
+    /// Where the count goes, in bits from the start.
+    count_at: usize,
+    count: u32,
+    rice: u32,
+    next_slot: u32,
+    age: Option<u32>,
+}
+
+impl MotionWriter {
+    /// Begins a packet whose entities will be about `gap` slots apart.
+    pub fn new(head: MotionHead, gap: usize) -> Self {
+        let mut bits = BitWriter::default();
+        bits.write(u32::from(MOTION_KIND), 8);
+        bits.write(u32::from(head.number), 16);
+        bits.write(u32::from(head.tick), 16);
+        bits.write(u32::from(head.newest_input), 16);
+        bits.flag(head.own.is_some());
+        if let Some(own) = head.own {
+            bits.signed(own.x, 32);
+            bits.signed(own.z, 32);
+            bits.write(u32::from(own.yaw), 16);
+            bits.flag(own.y.is_none());
+            if let Some(y) = own.y {
+                bits.signed(y, 32);
+            }
+        }
+        let rice = gap.max(1).ilog2().min((1 << RICE_BITS) - 1);
+        let count_at = bits.len();
+        bits.write(0, COUNT_BITS);
+        bits.write(rice, RICE_BITS);
+        MotionWriter { bits, count_at, count: 0, rice, next_slot: 0, age: None }
+    }
+
+    /// Adds a slot with its `state`, which is the difference from the state `age` ticks ago, or absolute with age 0.
+    pub fn push(&mut self, slot: u16, age: u32, state: Packed) {
+        debug_assert!(u32::from(slot) >= self.next_slot && age <= BASE_AGE_MAX && self.has_room());
+        let gap = u32::from(slot) - self.next_slot;
+        let ones = gap >> self.rice;
+        if ones < GAP_ONES_MAX {
+            self.bits.write((1 << ones) - 1, ones + 1);
+            self.bits.write(gap & ((1 << self.rice) - 1), self.rice);
+        } else {
+            self.bits.write((1 << GAP_ONES_MAX) - 1, GAP_ONES_MAX);
+            self.bits.write(u32::from(slot), SLOT_BITS);
+        }
+        self.next_slot = u32::from(slot) + 1;
+        let same = self.age == Some(age);
+        self.bits.flag(same);
+        if !same {
+            self.bits.write(age, AGE_BITS);
+            self.age = Some(age);
+        }
+        self.bits.packed(state);
+        self.count += 1;
+    }
+
+    /// Bytes so far.
+    pub fn len(&self) -> usize {
+        self.bits.len().div_ceil(8)
+    }
+
+    /// How many entities it has.
+    pub fn count(&self) -> usize {
+        self.count as usize
+    }
+
+    /// True before the first entity.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// False when it has as many entities as a packet can have.
+    pub fn has_room(&self) -> bool {
+        (self.count as usize) < ENTITIES_MAX
+    }
+
+    /// The packet.
+    pub fn finish(self) -> Vec<u8> {
+        let mut bytes = self.bits.finish();
+        let (first, shift) = (self.count_at / 8, self.count_at % 8);
+        for (offset, byte) in (self.count << shift).to_le_bytes().into_iter().take(3).enumerate() {
+            if let Some(place) = bytes.get_mut(first + offset) {
+                *place |= byte;
+            }
+        }
+        bytes
+    }
+}
+
+/// A state as it stands in a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Update {
+    /// The whole state.
+    Absolute(Motion),
+    /// The difference from the state `age` ticks before the packet's.
+    Since {
+        /// 1 to [`BASE_AGE_MAX`].
+        age: u32,
+        /// What changed.
+        step: Step,
+    },
+}
+
+/// Reads a packet: the head, and each slot with its update.
+///
+/// # Errors
+/// When the bytes are not a motion packet.
+pub fn decode_motion(bytes: &[u8]) -> Result<(MotionHead, Vec<(u16, Update)>), DecodeError> {
+    let mut reader = BitReader::new(bytes);
+    if reader.read(8)? != u32::from(MOTION_KIND) {
+        return Err(DecodeError::Invalid("datagram kind"));
+    }
+    let (number, tick, newest_input) = (reader.read(16)? as u16, reader.read(16)? as u16, reader.read(16)? as u16);
+    let own = if reader.flag()? {
+        let (x, z, yaw) = (reader.signed(32)?, reader.signed(32)?, reader.read(16)? as u16);
+        let y = if reader.flag()? { None } else { Some(reader.signed(32)?) };
+        Some(OwnPose { x, z, yaw, y })
+    } else {
+        None
+    };
+    let count = reader.read(COUNT_BITS)? as usize;
+    let rice = reader.read(RICE_BITS)?;
+    let mut updates = Vec::with_capacity(count);
+    let (mut next_slot, mut age) = (0u32, None);
+    for _ in 0..count {
+        let mut ones = 0;
+        while ones < GAP_ONES_MAX && reader.flag()? {
+            ones += 1;
+        }
+        let slot = if ones < GAP_ONES_MAX {
+            next_slot + ((ones << rice) | reader.read(rice)?)
+        } else {
+            reader.read(SLOT_BITS)?
+        };
+        let slot = u16::try_from(slot).ok().filter(|slot| u32::from(*slot) >= next_slot);
+        let slot = slot.ok_or(DecodeError::Invalid("slot"))?;
+        next_slot = u32::from(slot) + 1;
+        if !reader.flag()? {
+            age = Some(reader.read(AGE_BITS)?);
+        }
+        let update = match age.ok_or(DecodeError::Invalid("age"))? {
+            0 => Update::Absolute(Motion::read_absolute(&mut reader)?),
+            age => Update::Since { age, step: Step::read(&mut reader)? },
+        };
+        updates.push((slot, update));
+    }
+    reader.finish()?;
+    Ok((MotionHead { number, tick, newest_input, own }, updates))
+}
+
+/// Which packets a client has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acks {
+    /// The newest, by number.
+    pub newest: u16,
+    /// Bit n: the packet n + 1 before that arrived, too.
+    pub before: u32,
+}
+
+impl Acks {
+    /// The first packet arrived.
+    pub fn first(number: u16) -> Self {
+        Acks { newest: number, before: 0 }
+    }
+
+    /// One more packet arrived. One too old to be told is forgotten.
+    pub fn add(&mut self, number: u16) {
+        let ahead = number.wrapping_sub(self.newest);
+        if ahead == 0 {
+            return;
+        }
+        if ahead < 1 << 15 {
+            let shift = u32::from(ahead);
+            self.before = self.before.checked_shl(shift).unwrap_or(0) | 1u32.checked_shl(shift - 1).unwrap_or(0);
+            self.newest = number;
+        } else {
+            let behind = u32::from(self.newest.wrapping_sub(number));
+            self.before |= 1u32.checked_shl(behind - 1).unwrap_or(0);
+        }
+    }
+
+    /// Did packet `number` arrive, as far as this tells?
+    pub fn has(self, number: u16) -> bool {
+        match self.newest.wrapping_sub(number) {
+            0 => true,
+            behind @ 1..=32 => self.before & 1 << (behind - 1) != 0,
+            _ => false,
+        }
+    }
+}
+
+/// The whole number whose lowest bits are `low`, nearest to `near`.
+pub fn widen(low: u16, near: u64) -> u64 {
+    let ahead = low.wrapping_sub(near as u16) as i16;
+    near.saturating_add_signed(i64::from(ahead))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn motion() -> impl Strategy<Value = Motion> {
+        let coordinate = || -(1 << 28)..(1 << 28);
+        let y = proptest::option::of(-(1 << 19)..(1 << 19));
+        (coordinate(), coordinate(), any::<u8>(), y).prop_map(|(x, z, yaw, y)| Motion { x, z, yaw, y })
+    }
+
+    fn head() -> MotionHead {
+        MotionHead { number: 65_535, tick: 7, newest_input: 9, own: None }
+    }
+
+    proptest! {
+        #[test]
+        fn a_packet_says_what_was_put_in(
+            entities in proptest::collection::btree_map(any::<u16>(), (motion(), (-2100i32..2100, -2100i32..2100), 0u32..=127, any::<bool>()), 0..200),
+            gap in 0usize..70_000,
+            own in proptest::option::of((any::<i32>(), any::<i32>(), any::<u16>(), proptest::option::of(any::<i32>()))),
+        ) {
+            let own = own.map(|(x, z, yaw, y)| OwnPose { x, z, yaw, y });
+            let head = MotionHead { own, ..head() };
+            let mut writer = MotionWriter::new(head, gap);
+            let mut expected = Vec::new();
+            for (slot, (base, (dx, dz), age, turns)) in &entities {
+                let new = Motion { x: base.x + dx, z: base.z + dz, yaw: base.yaw ^ u8::from(*turns), y: base.y };
+                let wide = !(-2048..2048).contains(dx) || !(-2048..2048).contains(dz);
+                prop_assert_eq!(new.since(*base).is_none(), wide);
+                match new.since(*base).filter(|_| *age > 0) {
+                    Some(packed) => writer.push(*slot, *age, packed),
+                    None => writer.push(*slot, 0, new.absolute()),
+                }
+                expected.push((*slot, *base, new));
+            }
+            let bytes = writer.finish();
+            let (found, updates) = decode_motion(&bytes).unwrap();
+            prop_assert_eq!(found, head);
+            prop_assert_eq!(updates.len(), expected.len());
+            for ((slot, update), (wanted, base, new)) in updates.into_iter().zip(expected) {
+                let motion = match update {
+                    Update::Absolute(motion) => motion,
+                    Update::Since { step, .. } => step.from(base),
+                };
+                prop_assert_eq!((slot, motion), (wanted, new));
+            }
+        }
+
+        #[test]
+        fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = decode_motion(&bytes);
+            let _ = decode_motion(&[&[MOTION_KIND][..], &bytes].concat());
+        }
+
+        #[test]
+        fn quantised_places_are_half_a_quantum_off_at_most(x: i32, y in -4_000_000..4_000_000, z: i32, yaw: u16) {
+            let position = Position { x: x / 2, y, z: z / 2 };
+            let motion = Motion::of(position, yaw, false);
+            let back = motion.position(|_, _| 0);
+            for (a, b) in [(position.x, back.x), (y, back.y), (position.z, back.z)] {
+                prop_assert!((a - b).abs() <= QUANTUM_MM / 2, "{a} and {b}");
+            }
+            prop_assert!(i32::from(motion.look().wrapping_sub(yaw) as i16).abs() <= 128);
+        }
+
+        #[test]
+        fn acknowledgements_tell_the_last_33(numbers in proptest::collection::vec(0u16..80, 1..60), from: u16) {
+            let mut acks = Acks::first(from.wrapping_add(numbers[0]));
+            for number in &numbers[1..] {
+                acks.add(from.wrapping_add(*number));
+            }
+            let newest = numbers.iter().max().unwrap();
+            prop_assert_eq!(acks.newest, from.wrapping_add(*newest));
+            for number in newest.saturating_sub(32)..=*newest {
+                // One that came when it was too old already may be forgotten, but none is made up.
+                let has = acks.has(from.wrapping_add(number));
+                prop_assert!(!has || numbers.contains(&number), "{number}");
+                let in_time = numbers.iter().position(|n| *n == number).is_some();
+                prop_assert_eq!(has, in_time, "{}", number);
+            }
+        }
+    }
+
+    #[test]
+    fn a_walker_costs_few_bits() {
+        let base = Motion { x: 1_000, z: -500, yaw: 3, y: None };
+        let stands = base.since(base).unwrap();
+        let walks = Motion { x: 1_010, z: -512, ..base }.since(base).unwrap();
+        let runs = Motion { x: 1_100, yaw: 9, ..base }.since(base).unwrap();
+        assert_eq!((stands.len(), walks.len(), runs.len(), base.absolute().len()), (4, 14, 28, 67));
+    }
+
+    #[test]
+    fn numbers_are_widened_around_what_is_known() {
+        assert_eq!(widen(5, 65_530), 65_541);
+        assert_eq!(widen(65_535, 65_541), 65_535);
+        assert_eq!(widen(9, 0), 9);
+        assert_eq!(widen(65_535, 3), 0, "nothing is before the first");
+    }
+
+    #[test]
+    fn what_is_not_a_packet_is_refused_by_name() {
+        let mut writer = MotionWriter::new(head(), 1);
+        writer.push(65_535, 0, Motion::default().absolute());
+        let bytes = writer.finish();
+        assert!(decode_motion(&bytes).is_ok());
+        assert_eq!(decode_motion(&[2]), Err(DecodeError::Invalid("datagram kind")));
+        assert!(matches!(decode_motion(&bytes[..bytes.len() - 1]), Err(DecodeError::Truncated { .. })));
+        assert_eq!(decode_motion(&[&bytes[..], &[0]].concat()), Err(DecodeError::TrailingBytes(1)));
+    }
+}
