@@ -9,6 +9,7 @@
 pub mod bot;
 pub mod loopback;
 pub mod process;
+pub mod replication;
 pub mod report;
 pub mod store;
 pub mod webrtc;

@@ -6,7 +6,7 @@ use crate::report::{Latency, Report};
 use std::time::{Duration, Instant};
 use vsekai_net::loopback::{Faults, Loopback};
 use vsekai_net::replication::ReplicationConfig;
-use vsekai_net::server::{Server, ServerConfig, WorldFacts};
+use vsekai_net::server::{Server, ServerConfig, ServerCounts, WorldFacts};
 use vsekai_net::session::Limits;
 use vsekai_net::transport::PeerId;
 use vsekai_schema::id::EntityId;
@@ -36,7 +36,8 @@ pub struct LoopbackShard {
     connected_at: Duration,
     join_times: Vec<Option<Duration>>,
     up_bytes: u64,
-    down_bytes: u64,
+    /// Bytes that each player got.
+    down_bytes: Vec<u64>,
 }
 
 /// The limits of an ordinary shard.
@@ -64,9 +65,22 @@ pub fn server_config(tick_hz: u32) -> ServerConfig {
 impl LoopbackShard {
     /// `players` bots of `seed` in `simulation`.
     pub fn new(simulation: Simulation, players: usize, seed: u64, style: Style, faults: Faults) -> Self {
+        let server = server_config(simulation.tick_hz());
+        Self::with_server(simulation, players, seed, style, faults, server)
+    }
+
+    /// The same with other settings of the server.
+    pub fn with_server(
+        simulation: Simulation,
+        players: usize,
+        seed: u64,
+        style: Style,
+        faults: Faults,
+        server: ServerConfig,
+    ) -> Self {
         let content = serde_json::to_string(&simulation.catalogue()).expect("a catalogue is plain data");
         let facts = WorldFacts { seed: simulation.seed(), half_mm: simulation.half_mm(), content };
-        let server = Server::new(server_config(simulation.tick_hz()), facts);
+        let server = Server::new(server, facts);
         let mut network = Loopback::new(seed, faults);
         let bots = (0..players).map(|number| (network.connect(), Bot::new(seed, number, style))).collect();
         LoopbackShard {
@@ -82,8 +96,23 @@ impl LoopbackShard {
             connected_at: Duration::ZERO,
             join_times: vec![None; players],
             up_bytes: 0,
-            down_bytes: 0,
+            down_bytes: vec![0; players],
         }
+    }
+
+    /// What the server counted so far.
+    pub fn server_counts(&self) -> ServerCounts {
+        self.server.counts()
+    }
+
+    /// Bytes that all players got so far.
+    pub fn down_bytes(&self) -> u64 {
+        self.down_bytes.iter().sum()
+    }
+
+    /// Bytes that each player got so far.
+    pub fn down_bytes_each(&self) -> &[u64] {
+        &self.down_bytes
     }
 
     /// Puts one more input into the next tick, as if a player had sent it.
@@ -120,7 +149,7 @@ impl LoopbackShard {
             != (self.now - interval).as_millis() / THINK_INTERVAL.as_millis();
         for (number, (peer, bot)) in self.bots.iter_mut().enumerate() {
             while let Some((channel, bytes)) = self.network.poll_client(*peer) {
-                self.down_bytes += bytes.len() as u64;
+                self.down_bytes[number] += bytes.len() as u64;
                 if let Err(error) = bot.receive(self.now, channel, &bytes) {
                     bot.refused = Some(error.to_string());
                 }
@@ -153,7 +182,7 @@ impl LoopbackShard {
             transport: "loopback (virtual time)".into(),
             join: Latency::of(self.join_times.iter().flatten().copied()),
             up_bytes_per_s: self.up_bytes as f64 / per_player_second,
-            down_bytes_per_s: self.down_bytes as f64 / per_player_second,
+            down_bytes_per_s: self.down_bytes() as f64 / per_player_second,
             tick_p50_ms: ticks.p50_ms,
             tick_p99_ms: ticks.p99_ms,
             ..Report::default()

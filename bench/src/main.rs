@@ -12,7 +12,7 @@ use vsekai_bench::bot::Style;
 use vsekai_bench::loopback::LoopbackShard;
 use vsekai_bench::process::ShardProcess;
 use vsekai_bench::report::{Latency, Report};
-use vsekai_bench::{store, webrtc, world};
+use vsekai_bench::{replication, store, webrtc, world};
 use vsekai_net::loopback::Faults;
 use vsekai_sim::{SimConfig, Simulation};
 
@@ -44,6 +44,27 @@ enum Command {
     Capacity(Capacity),
     /// Time from starting a shard's process to its being ready with a large world
     Restart(Restart),
+    /// What replication costs the server above the transport, and bytes per update, by number of walking clients
+    Replication {
+        /// Numbers of clients
+        #[arg(long, value_delimiter = ',', default_values_t = [100, 300, 600, 1_000])]
+        players: Vec<usize>,
+        /// Seconds of virtual time to measure, each
+        #[arg(long, default_value_t = 10)]
+        seconds: u32,
+    },
+    /// Many avatars in one small venue: bytes, and how fresh each one's picture of the others is
+    Crowd {
+        /// Avatars
+        #[arg(long, default_value_t = 1_000)]
+        players: usize,
+        /// Size of the venue, metres
+        #[arg(long, default_value_t = 50)]
+        venue_m: u32,
+        /// Seconds of virtual time to measure
+        #[arg(long, default_value_t = 20)]
+        seconds: u32,
+    },
     /// The store: durable commits, flushes, loads, bytes on disk
     #[command(subcommand)]
     Store(Store),
@@ -202,6 +223,8 @@ fn main() -> ExitCode {
         Command::Tick(arguments) => tick(&arguments),
         Command::Capacity(arguments) => capacity(&arguments),
         Command::Restart(arguments) => restart(&arguments),
+        Command::Replication { players, seconds } => replication::clients(&players, seconds),
+        Command::Crowd { players, venue_m, seconds } => replication::crowd(players, venue_m, seconds),
         Command::Store(Store::Commits { seconds }) => store::commit_rates(seconds),
         Command::Store(Store::Flush { entities }) => store::flushes(entities),
         Command::Store(Store::Load { entities }) => store::loads(entities),

@@ -8,7 +8,7 @@
 //! client that breaks the protocol is told why and costs nobody else anything.
 
 use crate::gate::OutputGate;
-use crate::replication::{Delivery, Replication, ReplicationConfig, Viewer};
+use crate::replication::{Counts, Delivery, Replication, ReplicationConfig, Viewer};
 use crate::session::{Limits, Session, Stage, Verdict};
 use crate::transport::{PeerId, TransportCommand, TransportEvent};
 use std::collections::BTreeMap;
@@ -63,6 +63,8 @@ pub struct ServerCounts {
     pub state_bytes: u64,
     /// Bytes handed to the transport on the command channel.
     pub command_bytes: u64,
+    /// What replication told.
+    pub replication: Counts,
 }
 
 #[derive(Debug)]
@@ -118,7 +120,7 @@ impl Server {
 
     /// Counts since the start.
     pub fn counts(&self) -> ServerCounts {
-        self.counts
+        ServerCounts { replication: self.replication.counts(), ..self.counts }
     }
 
     /// Players in the world or entering it.

@@ -87,12 +87,12 @@ function join(name) {
     stage: (text) => hud.showJoining(text),
     welcome: (message) => enter(message),
     view: (view) => seeView(view),
-    snapshot: (snapshot) => world?.view.applySnapshot(snapshot, performance.now()),
+    motion: (packet) => world?.view.applyMotion(packet, performance.now()),
     pong: () => {},
     result: (result) => tellResult(result),
     ended: (reason) => ended(reason),
   });
-  started.acknowledged = () => world?.view.acknowledged ?? 0;
+  started.acks = () => world?.view.motion.acks ?? null;
   session = started;
 }
 
@@ -104,7 +104,7 @@ function enter(message) {
     terrain,
     tickHz: message.tickHz,
     worldHalfMm: message.worldHalfMm,
-    view: new WorldView({ player: message.player, tickHz: message.tickHz, gridMm: catalogue.gridMm }),
+    view: new WorldView({ player: message.player, tickHz: message.tickHz, gridMm: catalogue.gridMm, terrain }),
     land: new Land(terrain),
     shakes: new Map(),
     floaters: [],
@@ -559,7 +559,8 @@ function debug() {
     results: results.map((result) => ({ ...result })),
     pending: session?.pending.size ?? 0,
     rtt_ms: session?.rttMs ?? null,
-    acknowledged: view?.acknowledged ?? 0,
+    acknowledged: view?.motion.acks?.newest ?? null,
+    undecodable: view?.motion.undecodable ?? 0,
     entities: view?.entities.size ?? 0,
     tool: tool?.piece ? tool.piece.key : tool?.demolish ? 'demolish' : null,
     storey,

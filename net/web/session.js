@@ -32,8 +32,8 @@ export class Session {
   rttMs = null;
   /** Commands without a result: sequence → command. */
   pending = new Map();
-  /** Set by the owner: returns the tick of the newest whole snapshot. */
-  acknowledged = () => 0;
+  /** Set by the owner: says which motion packets arrived. */
+  acks = () => null;
 
   #connection;
   #handlers;
@@ -93,7 +93,7 @@ export class Session {
     this.#inputSequence += 1;
     this.#lastMove = { directionX, directionZ, yaw, sprint };
     this.#lastMoveSentAt = now;
-    const step = { sequence: this.#inputSequence, ...this.#lastMove, acknowledged: this.acknowledged() };
+    const step = { sequence: this.#inputSequence, ...this.#lastMove, acks: this.acks() };
     this.#connection.send(CHANNEL_STATE, encodeMove(step));
   }
 
@@ -129,7 +129,7 @@ export class Session {
     this.#nonce = (this.#nonce + 1) >>> 0;
     this.#pings.set(this.#nonce, now);
     if (this.#pings.size > 32) this.#pings.delete(this.#pings.keys().next().value);
-    this.#connection.send(CHANNEL_STATE, encodePing({ nonce: this.#nonce, acknowledged: this.acknowledged() }));
+    this.#connection.send(CHANNEL_STATE, encodePing({ nonce: this.#nonce, acks: this.acks() }));
   }
 
   /** One damaged message is reported and dropped; it never stops the client. */
@@ -178,8 +178,8 @@ export class Session {
   }
 
   #receiveDatagram(datagram) {
-    if (datagram.kind === 'snapshot') {
-      if (this.#welcomed) this.#handlers.snapshot(datagram);
+    if (datagram.kind === 'motion') {
+      if (this.#welcomed) this.#handlers.motion(datagram);
       return;
     }
     const sentAt = this.#pings.get(datagram.nonce);

@@ -1,9 +1,10 @@
 // What this player can see of the world: entities as the server described them last, put together from views (reliable) and
-// snapshots (unreliable), indexed for drawing, with poses to interpolate between.
+// motion packets (unreliable), indexed for drawing, with poses to interpolate between.
 //
-// Invariants: a pose is never replaced by an older tick's; a snapshot is acknowledged only when all its parts arrived.
+// Invariants: a pose is never replaced by an older tick's; what has left comes back by a view only.
 
-import { TAG, decodeComponent } from './wire.js';
+import { MotionStore, QUANTUM_MM, widen } from './motion.js';
+import { decodeComponent } from './wire.js';
 
 /** Side of a chunk in millimetres. */
 export const CHUNK_MM = 32_000;
@@ -14,10 +15,8 @@ const OWN_DELAY_MS = 65;
 const SAMPLES_MAX = 32;
 /** A silence longer than this between two poses means standing still, not walking slowly. */
 const STANDING_GAP_MS = 400;
-/** Snapshots of which parts are missing; the oldest is given up beyond this. */
-const PARTIAL_MAX = 16;
-/** Poses for entities whose view message is still under way. */
-const EARLY_MAX = 2_048;
+/** Chunks kept in mind; the shard says which to forget before there are more. */
+const IN_MIND_MAX = 257;
 
 export class WorldView {
   /** id → entity */
@@ -28,20 +27,25 @@ export class WorldView {
   walkers = new Map();
   /** Own slots, `null` or `{id, item, count}`. */
   slots = [];
-  /** Tick of the newest whole snapshot; 0 = none. */
-  acknowledged = 0;
   /** Grows when the own inventory changes. */
   inventoryVersion = 0;
 
-  #partial = new Map();
-  #early = new Map();
-  #departed = new Map();
+  /** States by slot, and which packets arrived. */
+  motion = new MotionStore();
+
+  /** slot → `{entity, since}` */
+  #holders = new Map();
+  /** Chunks that left the view, with what stood in them. */
+  #inMind = new Map();
+  #newestTick = 0;
+  #terrain;
   #clockOffset = null;
   #tickMs;
   #gridMm;
   #warnings = 0;
 
-  constructor({ player, tickHz, gridMm }) {
+  constructor({ player, tickHz, gridMm, terrain }) {
+    this.#terrain = terrain;
     this.playerId = player;
     this.#tickMs = 1_000 / Math.max(1, tickHz);
     this.#gridMm = gridMm;
@@ -60,58 +64,93 @@ export class WorldView {
 
   /** Takes a decoded view message. */
   applyView(view, now) {
-    // The clock follows snapshots, which are never held back; a view may come late, in order behind others.
+    // The clock follows motion packets, which are never held back; a view may come late, in order behind others.
     if (this.#clockOffset === null) this.#hearTick(view.tick, now);
-    for (const id of view.left) this.#leave(id, view.tick);
-    for (const { id, components } of view.entities) {
-      let entity = this.entities.get(id);
-      if (!entity) {
-        entity = { id, samples: [], poseTick: -1, seenAt: now };
-        this.entities.set(id, entity);
-        this.#departed.delete(id);
+    this.#newestTick = Math.max(this.#newestTick, view.tick);
+    for (const operation of view.operations) this.#applyOperation(operation, view.tick, now);
+  }
+
+  #applyOperation(operation, tick, now) {
+    switch (operation.kind) {
+      case 'introduce': {
+        let entity = this.entities.get(operation.id);
+        if (!entity) {
+          entity = { id: operation.id, samples: [], poseTick: -1, seenAt: now };
+          this.entities.set(operation.id, entity);
+        }
+        for (const component of operation.components) this.#applyComponent(entity, component, tick);
+        if (operation.slot !== undefined) {
+          this.#holders.set(operation.slot, { entity, since: tick });
+          entity.slot = operation.slot;
+          // Packets may have been faster.
+          const newest = this.motion.newest(operation.slot);
+          if (newest && newest.tick >= tick) this.#applyPose(entity, this.#poseOf(newest), newest.tick);
+        }
+        this.#index(entity);
+        break;
       }
-      for (const component of components) this.#applyComponent(entity, component, view.tick);
-      const early = this.#early.get(id);
-      if (early) {
-        this.#early.delete(id);
-        this.#applyPose(entity, early.pose, early.tick);
+      case 'change': {
+        // A change of something unknown is of something that left meanwhile.
+        const entity = this.entities.get(operation.id);
+        if (!entity) break;
+        for (const component of operation.components) this.#applyComponent(entity, component, tick);
+        this.#index(entity);
+        break;
       }
-      this.#index(entity);
+      case 'despawn':
+      case 'leave':
+        this.#leave(operation.id);
+        break;
+      case 'leaveChunk': {
+        const key = chunkKey(operation.chunk.x, operation.chunk.z);
+        const members = [...(this.chunks.get(key) ?? [])];
+        this.chunks.delete(key);
+        for (const entity of members) {
+          entity.chunk = undefined;
+          this.entities.delete(entity.id);
+        }
+        this.#inMind.set(key, members);
+        if (this.#inMind.size > IN_MIND_MAX) this.#inMind.delete(this.#inMind.keys().next().value);
+        break;
+      }
+      case 'recallChunk': {
+        const key = chunkKey(operation.chunk.x, operation.chunk.z);
+        for (const entity of this.#inMind.get(key) ?? []) {
+          this.entities.set(entity.id, entity);
+          this.#index(entity);
+        }
+        this.#inMind.delete(key);
+        break;
+      }
+      case 'forgetChunk':
+        this.#inMind.delete(chunkKey(operation.chunk.x, operation.chunk.z));
+        break;
     }
   }
 
-  /** Takes one part of a snapshot. */
-  applySnapshot(snapshot, now) {
-    this.#hearTick(snapshot.tick, now);
-    for (const { id, components } of snapshot.entities) {
-      const entity = this.entities.get(id);
-      for (const component of components) {
-        if (entity) this.#applyComponent(entity, component, snapshot.tick);
-        else if (component.tag === TAG.pose) this.#keepEarlyPose(id, component, snapshot.tick);
-      }
-      if (entity) this.#index(entity);
+  /** Takes a motion packet. */
+  applyMotion(packet, now) {
+    const tick = widen(packet.tick, this.#newestTick);
+    this.#newestTick = Math.max(this.#newestTick, tick);
+    this.#hearTick(tick, now);
+    const own = this.own;
+    if (packet.own && own) {
+      const { x, z, yaw } = packet.own;
+      this.#applyPose(own, { x, y: packet.own.y ?? this.#terrain.height(x, z), z, yaw }, tick);
+      this.#index(own);
     }
-    this.#notePart(snapshot);
+    this.motion.take(packet, tick, (slot, state) => {
+      const holder = this.#holders.get(slot);
+      if (!holder || holder.since > tick || this.entities.get(holder.entity.id) !== holder.entity) return;
+      this.#applyPose(holder.entity, this.#poseOf(state), tick);
+      this.#index(holder.entity);
+    });
   }
 
-  #notePart({ tick, part, parts }) {
-    if (tick <= this.acknowledged) return;
-    let arrived = this.#partial.get(tick);
-    if (!arrived) this.#partial.set(tick, (arrived = new Set()));
-    arrived.add(part);
-    if (arrived.size >= parts) {
-      this.acknowledged = tick;
-      for (const older of this.#partial.keys()) if (older <= tick) this.#partial.delete(older);
-    } else if (this.#partial.size > PARTIAL_MAX) {
-      this.#partial.delete(Math.min(...this.#partial.keys()));
-    }
-  }
-
-  #keepEarlyPose(id, { tag, bytes }, tick) {
-    if (tick <= (this.#departed.get(id) ?? -1) || tick <= (this.#early.get(id)?.tick ?? -1)) return;
-    const component = this.#decode(tag, bytes);
-    if (component) this.#early.set(id, { pose: component.value, tick });
-    if (this.#early.size > EARLY_MAX) this.#early.delete(this.#early.keys().next().value);
+  #poseOf(state) {
+    const [x, z] = [state.x * QUANTUM_MM, state.z * QUANTUM_MM];
+    const y = state.y === null ? this.#terrain.height(x, z) : state.y * QUANTUM_MM;
+    return { x, y, z, yaw: state.yaw * 256 };
   }
 
   /** A damaged component is dropped alone. */
@@ -152,14 +191,12 @@ export class WorldView {
     entity.poseTick = tick;
   }
 
-  #leave(id, tick) {
-    this.#early.delete(id);
-    this.#departed.set(id, tick);
-    if (this.#departed.size > EARLY_MAX) this.#departed.delete(this.#departed.keys().next().value);
+  #leave(id) {
     const entity = this.entities.get(id);
     if (!entity) return;
     this.entities.delete(id);
     this.walkers.delete(id);
+    if (entity.slot !== undefined && this.#holders.get(entity.slot)?.entity === entity) this.#holders.delete(entity.slot);
     if (entity.chunk !== undefined) this.#removeFromChunk(entity);
   }
 

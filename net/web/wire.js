@@ -1,10 +1,13 @@
 // The wire format, as pure functions without a document: what `schema/src/wire/` says in Rust, said again in JavaScript.
+// Motion packets are in `motion.js`.
 //
 // Values are postcard: unsigned integers of 16 bits and more are LEB128, signed ones zigzag LEB128, 8-bit ones one raw byte;
 // texts and lists carry their length in front. Every decoder throws an Error on input that ends early, has bytes left over
 // or holds an impossible value, and no loop runs longer than the input has bytes.
 
-export const PROTOCOL_VERSION = 1;
+import { decodeMotion } from './motion.js';
+
+export const PROTOCOL_VERSION = 2;
 /** Index of the unreliable, unordered channel: movement up, snapshots down. */
 export const CHANNEL_STATE = 0;
 /** Index of the reliable, ordered channel: hello, commands and results, what comes into view. */
@@ -283,8 +286,8 @@ export function encodeGoodbye() {
   return Uint8Array.of(2);
 }
 
-/** One step of walking on the state channel; directions are −127…127, `acknowledged` is the newest whole snapshot's tick. */
-export function encodeMove({ sequence, directionX, directionZ, yaw, sprint, acknowledged }) {
+/** One step of walking on the state channel; directions are −127…127, `acks` says which motion packets arrived, or is null. */
+export function encodeMove({ sequence, directionX, directionZ, yaw, sprint, acks }) {
   const writer = new Writer();
   writer.varint(0);
   writer.varint(sequence);
@@ -292,17 +295,24 @@ export function encodeMove({ sequence, directionX, directionZ, yaw, sprint, ackn
   writer.signedByte(directionZ);
   writer.varint(yaw);
   writer.bool(sprint);
-  writer.varint(acknowledged);
+  writeAcks(writer, acks);
   return writer.finish();
 }
 
 /** Asks on the state channel for an immediate pong with the same nonce. */
-export function encodePing({ nonce, acknowledged }) {
+export function encodePing({ nonce, acks }) {
   const writer = new Writer();
   writer.varint(1);
   writer.varint(nonce);
-  writer.varint(acknowledged);
+  writeAcks(writer, acks);
   return writer.finish();
+}
+
+function writeAcks(writer, acks) {
+  writer.bool(acks !== null);
+  if (acks === null) return;
+  writer.varint(acks.newest);
+  writer.varint(acks.before);
 }
 
 // ---- From the shard -------------------------------------------------------------------------------------------------
@@ -363,39 +373,59 @@ function readOutcome(reader) {
   throw new Error(`holds an unknown outcome ${variant}`);
 }
 
-/** The payload of a view message: `{tick, left: [id], entities: [{id, components: [{tag, bytes}]}]}`. */
+/**
+ * The payload of a view message: `{tick, operations}`, the operations in order, told apart by `kind`:
+ * `introduce {spawned, id, chunk | slot | own, components}`, `change {id, components}`, `despawn {id}`, `leave {id}`,
+ * `leaveChunk`, `recallChunk` and `forgetChunk {chunk}`; a chunk is `{x, z}`, a component `{tag, bytes}`.
+ */
 export function decodeView(bytes) {
   const reader = new Reader(bytes);
-  return reader.finish({
-    tick: reader.varint(),
-    left: reader.list(() => reader.varint()),
-    entities: readEntities(reader),
-  });
+  const tick = reader.varint();
+  const operations = [];
+  let scope = null;
+  while (reader.left > 0) {
+    const kind = reader.byte();
+    if (kind === 0) {
+      scope = readChunk(reader);
+    } else if (kind <= 5) {
+      const operation = { kind: 'introduce', spawned: kind === 2 || kind === 4, id: reader.varint() };
+      if (kind <= 2) {
+        if (!scope) throw new Error('holds an introduction without a chunk');
+        operation.chunk = scope;
+      } else if (kind <= 4) {
+        operation.slot = reader.u16();
+      } else {
+        operation.own = true;
+      }
+      operation.components = readComponents(reader);
+      operations.push(operation);
+    } else if (kind === 6) {
+      operations.push({ kind: 'change', id: reader.varint(), components: readComponents(reader) });
+    } else if (kind === 7 || kind === 8) {
+      operations.push({ kind: kind === 7 ? 'despawn' : 'leave', id: reader.varint() });
+    } else if (kind <= 11) {
+      const kinds = ['leaveChunk', 'recallChunk', 'forgetChunk'];
+      operations.push({ kind: kinds[kind - 9], chunk: readChunk(reader) });
+    } else {
+      throw new Error(`holds an unknown view operation ${kind}`);
+    }
+  }
+  return { tick, operations };
 }
 
-function readEntities(reader) {
-  return reader.list(() => ({
-    id: reader.varint(),
-    components: reader.list(() => ({ tag: reader.u16(), bytes: reader.lengthPrefixed() })),
-  }));
+function readChunk(reader) {
+  return { x: reader.i32(), z: reader.i32() };
 }
 
-/** A datagram on the state channel: `snapshot {tick, part, parts, newestInput, entities}` or `pong {nonce, tick}`. */
+function readComponents(reader) {
+  return reader.list(() => ({ tag: reader.u16(), bytes: reader.lengthPrefixed() }));
+}
+
+/** A datagram on the state channel: a motion packet (see `motion.js`) or `pong {nonce, tick}`. */
 export function decodeServerDatagram(bytes) {
   const reader = new Reader(bytes);
   const kind = reader.byte();
-  if (kind === 1) {
-    const snapshot = {
-      kind: 'snapshot',
-      tick: reader.varint(),
-      part: reader.byte(),
-      parts: reader.byte(),
-      newestInput: reader.u32(),
-      entities: readEntities(reader),
-    };
-    if (snapshot.part >= snapshot.parts) throw new Error('holds an invalid snapshot part');
-    return reader.finish(snapshot);
-  }
+  if (kind === 1) return decodeMotion(bytes);
   if (kind === 2) return reader.finish({ kind: 'pong', nonce: reader.u32(), tick: reader.varint() });
   throw new Error(`holds an unknown datagram kind ${kind}`);
 }

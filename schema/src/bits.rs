@@ -9,7 +9,7 @@ pub const VALUE_BITS_MAX: u32 = 32;
 #[derive(Debug, Default, Clone)]
 pub struct BitWriter {
     bytes: Vec<u8>,
-    /// Bits that do not fill a byte yet, in the lowest `held` bits; fewer than 8 between two writes.
+    /// What is not in `bytes` yet, in the lowest `held` bits; fewer than 32 between two writes.
     rest: u64,
     held: u32,
 }
@@ -25,10 +25,11 @@ impl BitWriter {
         debug_assert!(bits <= VALUE_BITS_MAX && (bits == 32 || value >> bits == 0), "{value} in {bits} bits");
         self.rest |= u64::from(value) << self.held;
         self.held += bits;
-        let whole = self.held / 8;
-        self.bytes.extend_from_slice(&self.rest.to_le_bytes()[..whole as usize]);
-        self.rest >>= whole * 8;
-        self.held %= 8;
+        if self.held >= 32 {
+            self.bytes.extend_from_slice(&(self.rest as u32).to_le_bytes());
+            self.rest >>= 32;
+            self.held -= 32;
+        }
     }
 
     /// Appends one bit.
@@ -64,9 +65,8 @@ impl BitWriter {
 
     /// The bytes; the last one is filled up with zeros.
     pub fn finish(mut self) -> Vec<u8> {
-        if self.held > 0 {
-            self.bytes.push(self.rest as u8);
-        }
+        let left = self.held.div_ceil(8) as usize;
+        self.bytes.extend_from_slice(&self.rest.to_le_bytes()[..left]);
         self.bytes
     }
 }

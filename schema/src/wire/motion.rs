@@ -248,17 +248,17 @@ impl MotionWriter {
         let gap = u32::from(slot) - self.next_slot;
         let ones = gap >> self.rice;
         if ones < GAP_ONES_MAX {
-            self.bits.write((1 << ones) - 1, ones + 1);
-            self.bits.write(gap & ((1 << self.rice) - 1), self.rice);
+            let rest = gap & ((1 << self.rice) - 1);
+            self.bits.write(((1 << ones) - 1) | rest << (ones + 1), ones + 1 + self.rice);
         } else {
             self.bits.write((1 << GAP_ONES_MAX) - 1, GAP_ONES_MAX);
             self.bits.write(u32::from(slot), SLOT_BITS);
         }
         self.next_slot = u32::from(slot) + 1;
-        let same = self.age == Some(age);
-        self.bits.flag(same);
-        if !same {
-            self.bits.write(age, AGE_BITS);
+        if self.age == Some(age) {
+            self.bits.flag(true);
+        } else {
+            self.bits.write(age << 1, 1 + AGE_BITS);
             self.age = Some(age);
         }
         self.bits.packed(state);
