@@ -150,6 +150,14 @@ pub struct Net {
     pub state_bytes: u64,
     /// Bytes of commands' results and views handed to the transport.
     pub command_bytes: u64,
+    /// Packets of motion.
+    pub motion_packets: u64,
+    /// States of movers in them.
+    pub motion_updates: u64,
+    /// Their bytes.
+    pub motion_bytes: u64,
+    /// Bytes of chunks that came into somebody's view.
+    pub chunk_bytes: u64,
     /// Messages dropped because a queue was full.
     pub messages_dropped: u64,
 }
@@ -168,6 +176,10 @@ impl Net {
             bytes_in: transport.bytes_in,
             bytes_out: transport.bytes_out,
             state_bytes: server.state_bytes,
+            motion_packets: server.replication.motion_packets,
+            motion_updates: server.replication.motion_updates,
+            motion_bytes: server.replication.motion_bytes,
+            chunk_bytes: server.replication.bulk_bytes,
             command_bytes: server.command_bytes,
             messages_dropped: transport.messages_dropped,
         }
@@ -347,6 +359,15 @@ impl Status {
             "Bytes handed to the transport.",
             &[("{channel=\"state\"}", net.state_bytes as f64), ("{channel=\"command\"}", net.command_bytes as f64)],
         );
+        let replicated = [
+            ("motion_packets_total", "Packets of motion.", net.motion_packets),
+            ("motion_updates_total", "States of movers in motion packets.", net.motion_updates),
+            ("motion_bytes_total", "Bytes of motion packets.", net.motion_bytes),
+            ("chunk_bytes_total", "Bytes of chunks that came into somebody's view.", net.chunk_bytes),
+        ];
+        for (name, help, value) in replicated {
+            metric(name, "counter", help, &[("", value as f64)]);
+        }
         out
     }
 }

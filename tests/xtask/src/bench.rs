@@ -36,6 +36,16 @@ const BENCHES: &[Bench] = &[
         what: "durable commits beside a raw sync and fjall 3, flushes, loads, bytes on disk, ticks beside a flush",
         commands: &["store commits", "store flush", "store load", "store tick"],
     },
+    Bench {
+        name: "replication",
+        what: "server time above the transport, and bytes, with walking clients at 20 Hz over loopback",
+        commands: &["replication", "replication --players 2000 --seconds 5"],
+    },
+    Bench {
+        name: "crowd",
+        what: "1,000 avatars in a venue of 50 m: bytes, and how fresh each client's picture of the others is",
+        commands: &["crowd"],
+    },
     Bench { name: "micro", what: "micro-benchmarks by criterion: lowest, middle and highest estimate", commands: &[] },
 ];
 
