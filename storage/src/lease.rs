@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::keys::Region;
 use crate::kv::{Database, Transaction};
 use crate::register::read_own;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use vsekai_schema::record::LeaseRecord;
 
 /// How many beats an owner makes in the time after which it would count as gone.
@@ -69,8 +69,16 @@ pub(crate) enum Owner {
     Unknown,
 }
 
-/// Watches the lease until it is known whether somebody is there: for one time to live at most.
-pub(crate) fn observe(database: &Database, region: Region) -> Result<Owner, Error> {
+/// How often an observer looks whether the owner has ended meanwhile.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Watches the lease until it is known whether somebody is there: for one time to live at most, and no longer than until
+/// `has_ended` says that the owner has ended meanwhile.
+pub(crate) fn observe(
+    database: &Database,
+    region: Region,
+    mut has_ended: impl FnMut() -> bool,
+) -> Result<Owner, Error> {
     let (lease, watch) = database.run(|transaction| {
         let lease = read_lease(transaction, region)?;
         let watch = transaction.watch(&region.lease())?;
@@ -80,8 +88,16 @@ pub(crate) fn observe(database: &Database, region: Region) -> Result<Owner, Erro
     if lease.ttl_ms == 0 {
         return Ok(Owner::Gone);
     }
-    let changed = watch.wait(Duration::from_millis(lease.ttl_ms))?;
-    Ok(if changed { Owner::Alive(lease.holder) } else { Owner::Gone })
+    let began = Instant::now();
+    loop {
+        let left = Duration::from_millis(lease.ttl_ms).saturating_sub(began.elapsed());
+        if has_ended() || left.is_zero() {
+            return Ok(Owner::Gone);
+        }
+        if watch.wait(left.min(LOOK_INTERVAL))? {
+            return Ok(Owner::Alive(lease.holder));
+        }
+    }
 }
 
 /// This process, for people: `host:pid`.
@@ -105,7 +121,7 @@ mod tests {
     fn an_observer_tells_the_living_from_the_gone() {
         let database = Database::open("mem:").unwrap();
         let region = Region::WHOLE;
-        assert_eq!(observe(&database, region).unwrap(), Owner::Unknown);
+        assert_eq!(observe(&database, region, || false).unwrap(), Owner::Unknown);
         let own = |epoch| OwnRecord {
             epoch,
             last_frame: 0,
@@ -125,7 +141,15 @@ mod tests {
         take(1).unwrap();
         let mut lease = Lease::new(database.clone(), region, 1, Duration::from_millis(60));
         lease.beat().unwrap();
-        assert_eq!(observe(&database, region).unwrap(), Owner::Gone, "no second beat came");
+        assert_eq!(observe(&database, region, || false).unwrap(), Owner::Gone, "no second beat came");
+        let mut looks = 0;
+        let mut patient = Lease::new(database.clone(), region, 1, Duration::from_secs(600));
+        patient.beat().unwrap();
+        let ends = || {
+            looks += 1;
+            looks == 3
+        };
+        assert_eq!(observe(&database, region, ends).unwrap(), Owner::Gone, "it ended before its lease did");
         let beating = database.clone();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
@@ -139,12 +163,12 @@ mod tests {
         while read_lease(&mut database.begin().unwrap(), region).unwrap().unwrap().ttl_ms < 600_000 {
             std::thread::yield_now();
         }
-        let found = observe(&database, region).unwrap();
+        let found = observe(&database, region, || false).unwrap();
         assert!(matches!(&found, Owner::Alive(who) if who.ends_with(&std::process::id().to_string())), "{found:?}");
         stop.store(true, Ordering::Relaxed);
         thread.join().unwrap();
         lease.leave().unwrap();
-        assert_eq!(observe(&database, region).unwrap(), Owner::Gone);
+        assert_eq!(observe(&database, region, || false).unwrap(), Owner::Gone);
         take(2).unwrap();
         assert!(matches!(lease.beat(), Err(Error::Fenced { ours: 1, found: 2 })));
     }

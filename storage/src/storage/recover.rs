@@ -117,7 +117,17 @@ fn lock(database: &Database, disk: &Arc<dyn Disk>, journal_dir: &Path) -> Result
         Err(busy @ Error::InUse(_)) if !database.is_exclusive() => busy,
         other => return other,
     };
-    match observe(database, Region::WHOLE)? {
+    // A process that was killed a moment ago may still be dying.
+    let mut freed = None;
+    let has_ended = || {
+        freed = LockedDirectory::open(disk, journal_dir).ok();
+        freed.is_some()
+    };
+    let owner = observe(database, Region::WHOLE, has_ended)?;
+    if let Some(directory) = freed {
+        return Ok(directory);
+    }
+    match owner {
         Owner::Alive(holder) => Err(Error::Owned(holder)),
         Owner::Unknown => Err(busy),
         // It may have ended meanwhile.
