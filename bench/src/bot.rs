@@ -54,6 +54,10 @@ pub struct Counts {
     pub rejected: BTreeMap<Rejection, u64>,
     /// Commands without a result within [`RESULT_TIMEOUT`].
     pub failed: u64,
+    /// Results of commands that had one already, or were never sent.
+    pub unasked: u64,
+    /// How often the session went on over a new connection.
+    pub resumed: u64,
     /// From sending to the result, by kind.
     pub latencies: Vec<(&'static str, Duration)>,
     /// Round trips of pings.
@@ -120,6 +124,8 @@ pub struct Bot {
     pub counts: Counts,
     /// Why the shard ended the connection, if it did.
     pub refused: Option<String>,
+    secret: String,
+    name: String,
     rng: ChaCha8Rng,
     style: Style,
     knowledge: Option<Knowledge>,
@@ -133,10 +139,13 @@ pub struct Bot {
 }
 
 impl Bot {
-    /// A player whose token, name and behaviour follow from `seed` and `number`.
+    /// A player whose secret, name and behaviour follow from `seed` and `number`. It needs a token to come in:
+    /// [`Bot::present`].
     pub fn new(seed: u64, number: usize, style: Style) -> Self {
         let mut bot = Bot {
-            client: Client::new(&Self::token(seed, number), &format!("bot {number}")),
+            client: Client::new("", &format!("bot {number}")),
+            secret: Self::secret(seed, number),
+            name: format!("bot {number}"),
             account: Account::default(),
             counts: Counts::default(),
             refused: None,
@@ -155,9 +164,19 @@ impl Bot {
         bot
     }
 
-    /// The token that the bot presents.
-    pub fn token(seed: u64, number: usize) -> String {
+    /// By which the bot is known where tokens are issued.
+    pub fn secret(seed: u64, number: usize) -> String {
         format!("bot-{seed:016x}-{number:06}")
+    }
+
+    /// By which this bot is known where tokens are issued.
+    pub fn own_secret(&self) -> &str {
+        &self.secret
+    }
+
+    /// Starts the conversation anew, with a join token.
+    pub fn present(&mut self, token: &str) {
+        self.client = Client::new(token, &self.name);
     }
 
     /// The same player on a new connection, who remembers what it was told before.
@@ -194,6 +213,7 @@ impl Bot {
                     self.knowledge = Some(Knowledge::of(&welcome.catalogue));
                     self.act_at = now + Duration::from_millis(self.rng.random_range(0..1_000));
                 }
+                ClientEvent::Resumed => self.counts.resumed += 1,
                 ClientEvent::Refused { message, .. } => self.refused = Some(message),
                 ClientEvent::Pong { round_trip } => self.counts.round_trips.push(round_trip),
                 ClientEvent::Result { sequence, command, frame, outcome, latency } => {
@@ -227,6 +247,9 @@ impl Bot {
         outcome: Outcome,
         latency: Duration,
     ) {
+        if command.is_none() {
+            self.counts.unasked += 1;
+        }
         self.account.under_way = None;
         if frame > 0 {
             self.account.last_command = self.account.last_command.max(sequence);

@@ -3,13 +3,17 @@
 
 use crate::bot::{Bot, Style};
 use crate::report::{Latency, Report};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use vsekai_net::flood::Rates;
 use vsekai_net::loopback::{Faults, Loopback};
+use vsekai_net::porter::Porter;
 use vsekai_net::replication::ReplicationConfig;
 use vsekai_net::server::{Server, ServerConfig, ServerCounts, WorldFacts};
 use vsekai_net::session::Limits;
+use vsekai_net::token::TokenKey;
 use vsekai_net::transport::PeerId;
-use vsekai_schema::id::EntityId;
+use vsekai_schema::id::{EntityId, PlayerKey};
 use vsekai_schema::wire::{Input, PlayerInput};
 use vsekai_sim::Simulation;
 
@@ -40,17 +44,20 @@ pub struct LoopbackShard {
     down_bytes: Vec<u64>,
 }
 
+/// Bots present their tokens in the first ticks.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(60);
+
 /// The limits of an ordinary shard.
 pub fn server_config(tick_hz: u32) -> ServerConfig {
     ServerConfig {
         tick_hz: tick_hz as u8,
         players_max: 10_000,
         limits: Limits {
-            commands_per_s: 40.0,
-            datagrams_per_s: 200.0,
+            rates: Rates { commands_per_s: 40, ..Rates::default() },
             silence: Duration::from_secs(5),
             hello: Duration::from_secs(5),
         },
+        resume: Duration::from_secs(60),
         replication: ReplicationConfig {
             tick_hz: tick_hz as u8,
             view_radius_chunks: 3,
@@ -80,9 +87,16 @@ impl LoopbackShard {
     ) -> Self {
         let content = serde_json::to_string(&simulation.catalogue()).expect("a catalogue is plain data");
         let facts = WorldFacts { seed: simulation.seed(), half_mm: simulation.half_mm(), content };
-        let server = Server::new(server, facts);
+        let porter = Arc::new(Porter::new(TokenKey::new(&[0; 32]), Duration::ZERO));
+        let server = Server::new(server, facts, Arc::clone(&porter));
         let mut network = Loopback::new(seed, faults);
-        let bots = (0..players).map(|number| (network.connect(), Bot::new(seed, number, style))).collect();
+        let bots = (0..players).map(|number| {
+            let mut bot = Bot::new(seed, number, style);
+            let (player, id) = (PlayerKey::from_secret(bot.own_secret()), (number as u128).to_le_bytes());
+            bot.present(&porter.issue(Duration::ZERO, player, id, TOKEN_LIFETIME));
+            (network.connect(), bot)
+        });
+        let bots = bots.collect();
         LoopbackShard {
             simulation,
             bots,

@@ -3,9 +3,12 @@
 use crate::bot::{Bot, Style};
 use crate::loopback::THINK_INTERVAL;
 use crate::report::{Latency, Report};
+use anyhow::{Context, Result, bail};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
-use vsekai_net::webrtc::connect;
+use vsekai_net::webrtc::{Connection, connect};
 
 /// How long a bot tries to connect; then it tries once more.
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
@@ -25,33 +28,64 @@ pub struct Life {
     pub down_bytes: u64,
 }
 
-/// Plays one bot on the shard at `url` (`ws://host:port/`) until `stop` becomes true or the connection ends.
-pub async fn play(url: String, mut bot: Bot, mut stop: watch::Receiver<bool>) -> Life {
-    let begin = Instant::now();
-    let mut connection = None;
-    let mut lost = None;
-    for _ in 0..2 {
-        tokio::select! {
-            connected = connect(&url, CONNECT_DEADLINE) => match connected {
-                Ok(one) => {
-                    connection = Some(one);
-                    break;
-                }
-                Err(error) => lost = Some(error.to_string()),
-            },
-            _ = stop.wait_for(|stop| *stop) => break,
+/// Asks the shard that is reached at `url` (`ws://host:port/`) for a join token of the player who knows `secret`.
+///
+/// # Errors
+/// When the shard cannot be reached or issues none; the text is what it said.
+pub async fn token(url: &str, secret: &str) -> Result<String> {
+    let address = format!("{}api/token", url.replacen("ws", "http", 1));
+    let body = serde_json::json!({ "secret": secret });
+    let ask = move || -> Result<String> {
+        let agent = ureq::Agent::new_with_config(ureq::Agent::config_builder().http_status_as_error(false).build());
+        let mut response = agent.post(&address).send_json(body)?;
+        if response.status() != 200 {
+            bail!("no token: {}", response.body_mut().read_to_string()?.trim());
         }
-    }
-    let Some(mut connection) = connection else {
-        return Life { bot, join_time: None, lost, up_bytes: 0, down_bytes: 0 };
+        let answer: serde_json::Value = response.body_mut().read_json()?;
+        Ok(answer["token"].as_str().context("the answer holds no token")?.to_string())
     };
-    let (mut up_bytes, mut down_bytes) = (0, 0);
+    tokio::task::spawn_blocking(ask).await.context("nobody asks for a token any more")?
+}
+
+/// When a bot's connection breaks, for [`play`].
+#[derive(Debug)]
+pub struct Breaks {
+    left: usize,
+    rng: ChaCha8Rng,
+}
+
+impl Breaks {
+    /// So many, at times that follow from the seed.
+    pub fn new(count: usize, seed: u64) -> Breaks {
+        Breaks { left: count, rng: ChaCha8Rng::seed_from_u64(seed) }
+    }
+
+    fn next(&mut self) -> Duration {
+        if self.left == 0 {
+            return Duration::MAX;
+        }
+        self.left -= 1;
+        Duration::from_millis(self.rng.random_range(200..1_500))
+    }
+}
+
+/// Plays one bot on the shard at `url` (`ws://host:port/`) until `stop` becomes true or the connection ends. It breaks as
+/// `breaks` says, and is resumed then.
+pub async fn play(url: String, mut bot: Bot, mut stop: watch::Receiver<bool>, mut breaks: Breaks) -> Life {
+    let begin = Instant::now();
+    let life_of = |bot, join_time, lost, (up_bytes, down_bytes)| Life { bot, join_time, lost, up_bytes, down_bytes };
+    let mut bytes_of = (0, 0);
     let mut join_time = None;
+    let mut connection = match come_in(&url, &mut bot, &mut stop).await {
+        Ok(connection) => connection,
+        Err(lost) => return life_of(bot, None, lost, bytes_of),
+    };
     let mut think = tokio::time::interval(THINK_INTERVAL);
     think.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let mut break_in = None;
     let lost = loop {
         for (channel, bytes) in bot.client.take_outgoing() {
-            up_bytes += bytes.len() as u64;
+            bytes_of.0 += bytes.len() as u64;
             // A full queue drops a movement; the command channel is far from full with one command under way.
             connection.outgoing.try_send(channel, bytes);
         }
@@ -61,22 +95,63 @@ pub async fn play(url: String, mut bot: Bot, mut stop: watch::Receiver<bool>) ->
                 let Some((channel, bytes)) = message else {
                     break Some(bot.refused.clone().unwrap_or_else(|| "the connection ended".into()));
                 };
-                down_bytes += bytes.len() as u64;
+                bytes_of.1 += bytes.len() as u64;
                 if let Err(error) = bot.receive(begin.elapsed(), channel, &bytes) {
                     break Some(error.to_string());
                 }
                 if join_time.is_none() && bot.is_playing() {
                     join_time = Some(begin.elapsed());
+                    break_in = begin.elapsed().checked_add(breaks.next());
                 }
             }
             _ = think.tick() => bot.step(begin.elapsed()),
             _ = stop.wait_for(|stop| *stop) => break None,
         }
+        if break_in.is_some_and(|at| begin.elapsed() >= at) && bot.client.resume() {
+            if breaks.rng.random() {
+                // As when a network goes away: nobody says a word.
+                connection.abandon();
+            } else {
+                drop(connection);
+            }
+            tokio::time::sleep(Duration::from_millis(breaks.rng.random_range(0..1_000))).await;
+            match connect_twice(&bot.client.signalling_url(&url), &mut stop).await {
+                Ok(again) => connection = again,
+                Err(lost) => return life_of(bot, join_time, lost, bytes_of),
+            }
+            break_in = begin.elapsed().checked_add(breaks.next());
+        }
     };
     if lost.is_none() {
+        // A player who says nothing stays in the world for a while.
+        bot.client.leave();
+        for (channel, bytes) in bot.client.take_outgoing() {
+            connection.outgoing.try_send(channel, bytes);
+        }
         connection.close().await;
     }
-    Life { bot, join_time, lost, up_bytes, down_bytes }
+    life_of(bot, join_time, lost, bytes_of)
+}
+
+/// Gets a token and connects. The error is why not; `None` when it was stopped.
+async fn come_in(url: &str, bot: &mut Bot, stop: &mut watch::Receiver<bool>) -> Result<Connection, Option<String>> {
+    let token = token(url, bot.own_secret()).await.map_err(|error| Some(format!("{error:#}")))?;
+    bot.present(&token);
+    connect_twice(&bot.client.signalling_url(url), stop).await
+}
+
+async fn connect_twice(url: &str, stop: &mut watch::Receiver<bool>) -> Result<Connection, Option<String>> {
+    let mut lost = None;
+    for _ in 0..2 {
+        tokio::select! {
+            connected = connect(url, CONNECT_DEADLINE) => match connected {
+                Ok(connection) => return Ok(connection),
+                Err(error) => lost = Some(error.to_string()),
+            },
+            _ = stop.wait_for(|stop| *stop) => break,
+        }
+    }
+    Err(lost)
 }
 
 /// Plays `players` bots of `seed` for `duration`, and reports. Bots start a few milliseconds apart.
@@ -88,16 +163,22 @@ pub async fn run(url: &str, players: usize, seed: u64, style: Style, duration: D
 
 /// Plays bots until `end`. Their lives come back in the same order.
 pub async fn run_bots(url: &str, bots: Vec<Bot>, end: impl Future<Output = ()>) -> (Vec<Life>, Duration) {
+    let bots = bots.into_iter().map(|bot| (bot, Breaks::new(0, 0))).collect();
+    run_broken(url, bots, end).await
+}
+
+/// Plays bots whose connections break until `end`. Their lives come back in the same order.
+pub async fn run_broken(url: &str, bots: Vec<(Bot, Breaks)>, end: impl Future<Output = ()>) -> (Vec<Life>, Duration) {
     let (stop, stopped) = watch::channel(false);
     let begin = Instant::now();
     let tasks: Vec<_> = bots
         .into_iter()
         .enumerate()
-        .map(|(number, bot)| {
+        .map(|(number, (bot, breaks))| {
             let (url, stopped) = (url.to_string(), stopped.clone());
             tokio::spawn(async move {
                 tokio::time::sleep(Duration::from_millis(4) * number as u32).await;
-                play(url, bot, stopped).await
+                play(url, bot, stopped, breaks).await
             })
         })
         .collect();

@@ -7,6 +7,7 @@ mod world;
 
 pub use world::KnownEntity;
 
+use crate::token::to_hex;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use thiserror::Error;
@@ -16,7 +17,7 @@ use vsekai_schema::id::EntityId;
 use vsekai_schema::wire::view::{ServerDatagram, decode_server_datagram, decode_view};
 use vsekai_schema::wire::{
     CHANNEL_COMMAND, CHANNEL_STATE, ClientDatagram, ClientMessage, Command, MoveInput, Outcome, PROTOCOL_VERSION,
-    Refusal, ServerMessage, decode_server_message, encode,
+    Refusal, ResumeSecret, ServerMessage, decode_server_message, encode,
 };
 use vsekai_sim::port::Terrain;
 use world::KnownWorld;
@@ -37,6 +38,8 @@ pub enum ClientError {
 pub enum ClientEvent {
     /// The player stands in the world.
     Welcome(Box<Welcome>),
+    /// The session goes on over a new connection. The world comes anew; results that were missed follow.
+    Resumed,
     /// The shard ended the connection.
     Refused {
         /// Which kind.
@@ -84,6 +87,14 @@ pub struct Welcome {
 /// The client.
 #[derive(Debug)]
 pub struct Client {
+    token: String,
+    /// By which the session is found again, once there is one.
+    secret: Option<ResumeSecret>,
+    /// False between [`Client::resume`] and the answer: commands wait.
+    attached: bool,
+    /// Results that came in this session, and how many of them the shard knows of.
+    results: u32,
+    results_told: u32,
     welcome: Option<Box<Welcome>>,
     world: KnownWorld,
     next_command: u32,
@@ -95,15 +106,22 @@ pub struct Client {
     outgoing: Vec<(usize, Vec<u8>)>,
 }
 
+/// The shard is told what arrived each time that so many results came.
+const RESULTS_UNTOLD_MAX: u32 = 16;
 /// Pings that are waited for.
 const PINGS_MAX: usize = 16;
 
 impl Client {
-    /// A client that says hello as the player of `token`.
+    /// A client that says hello with the join token `token`.
     pub fn new(token: &str, name: &str) -> Self {
         let hello =
             ClientMessage::Hello { protocol: PROTOCOL_VERSION, token: token.into(), name: name.into(), tick_hz: 0 };
         Client {
+            token: token.into(),
+            secret: None,
+            attached: true,
+            results: 0,
+            results_told: 0,
             welcome: None,
             world: KnownWorld::default(),
             next_command: 1,
@@ -114,6 +132,25 @@ impl Client {
             events: VecDeque::new(),
             outgoing: vec![(CHANNEL_COMMAND, encode(&hello))],
         }
+    }
+
+    /// The address of signalling to connect to: `shard` (`ws://host:port/path`) and what lets this client in.
+    pub fn signalling_url(&self, shard: &str) -> String {
+        match &self.secret {
+            Some(secret) if !self.attached => format!("{shard}?resume={}", to_hex(secret)),
+            _ => format!("{shard}?token={}", self.token),
+        }
+    }
+
+    /// The connection was lost: makes ready for the next one, to which the session goes on. Commands sent from here on, and
+    /// those that did not arrive, go out once the shard has answered. False when the shard has not given a session yet.
+    pub fn resume(&mut self) -> bool {
+        let Some(secret) = self.secret else { return false };
+        self.attached = false;
+        self.pings.clear();
+        let resume = ClientMessage::Resume { protocol: PROTOCOL_VERSION, secret, results: self.results };
+        self.outgoing = vec![(CHANNEL_COMMAND, encode(&resume))];
+        true
     }
 
     /// What the welcome said, once it came.
@@ -158,6 +195,9 @@ impl Client {
 
     /// Walks: the direction, where to look, and whether to run. Also acknowledges motion packets, so send it regularly.
     pub fn walk(&mut self, direction_x: i8, direction_z: i8, yaw: u16, sprint: bool) {
+        if !self.attached {
+            return;
+        }
         let step = MoveInput { sequence: self.next_step, direction_x, direction_z, yaw, sprint };
         self.next_step += 1;
         let datagram = ClientDatagram::Move { step, acks: self.world.acks };
@@ -166,6 +206,9 @@ impl Client {
 
     /// Measures the round trip.
     pub fn ping(&mut self, now: Duration) {
+        if !self.attached {
+            return;
+        }
         let nonce = self.next_nonce;
         self.next_nonce = nonce.wrapping_add(1);
         self.pings.insert(nonce, now);
@@ -180,14 +223,20 @@ impl Client {
     pub fn command(&mut self, now: Duration, command: Command) -> u32 {
         let sequence = self.next_command;
         self.next_command += 1;
-        self.outgoing.push((CHANNEL_COMMAND, encode(&ClientMessage::Command { sequence, command: command.clone() })));
+        if self.attached {
+            self.send(&ClientMessage::Command { sequence, command: command.clone() });
+        }
         self.pending.insert(sequence, (command, now));
         sequence
     }
 
     /// Says goodbye.
     pub fn leave(&mut self) {
-        self.outgoing.push((CHANNEL_COMMAND, encode(&ClientMessage::Goodbye)));
+        self.send(&ClientMessage::Goodbye);
+    }
+
+    fn send(&mut self, message: &ClientMessage) {
+        self.outgoing.push((CHANNEL_COMMAND, encode(message)));
     }
 
     /// Messages to send: channel and bytes.
@@ -210,18 +259,26 @@ impl Client {
 
     fn receive_message(&mut self, now: Duration, bytes: &[u8]) -> Result<(), ClientError> {
         match decode_server_message(bytes)? {
-            ServerMessage::Welcome { tick_hz, player, seed, world_half_mm, last_command, content, .. } => {
+            ServerMessage::Welcome { tick_hz, tick, player, seed, world_half_mm, last_command, content, .. } => {
                 let catalogue =
                     serde_json::from_str(&content).map_err(|error| ClientError::Catalogue(error.to_string()))?;
                 let welcome = Box::new(Welcome { player, tick_hz, seed, world_half_mm, last_command, catalogue });
                 self.next_command = last_command.saturating_add(1);
                 self.welcome = Some(welcome.clone());
+                self.world = KnownWorld::at(tick);
                 self.events.push_back(ClientEvent::Welcome(welcome));
             }
             ServerMessage::Refused { reason, message } => {
                 self.events.push_back(ClientEvent::Refused { reason, message });
             }
+            ServerMessage::Resumable { secret, .. } => self.secret = Some(secret),
+            ServerMessage::Resumed { tick, received } => self.take_up_again(tick, received),
             ServerMessage::Result { sequence, frame, outcome } => {
+                self.results = self.results.wrapping_add(1);
+                if self.results.wrapping_sub(self.results_told) >= RESULTS_UNTOLD_MAX {
+                    self.results_told = self.results;
+                    self.send(&ClientMessage::Seen { results: self.results });
+                }
                 let (command, sent) = self.pending.remove(&sequence).map_or((None, now), |(c, at)| (Some(c), at));
                 let latency = now.saturating_sub(sent);
                 self.events.push_back(ClientEvent::Result { sequence, command, frame, outcome, latency });
@@ -235,6 +292,19 @@ impl Client {
             }
         }
         Ok(())
+    }
+
+    /// The session goes on: what is known of the world is forgotten, and commands behind `received` are sent again.
+    fn take_up_again(&mut self, tick: u64, received: u32) {
+        self.attached = true;
+        self.results_told = self.results;
+        self.world = KnownWorld::at(tick);
+        let lost: Vec<_> =
+            self.pending.range(received.saturating_add(1)..).map(|(n, (c, _))| (*n, c.clone())).collect();
+        for (sequence, command) in lost {
+            self.send(&ClientMessage::Command { sequence, command });
+        }
+        self.events.push_back(ClientEvent::Resumed);
     }
 
     fn receive_datagram(&mut self, now: Duration, bytes: &[u8]) -> Result<(), ClientError> {

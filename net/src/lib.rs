@@ -2,16 +2,20 @@
 //! client's side of the protocol.
 //!
 //! - [`session`], [`server`], [`replication`], [`gate`]: the shard's side; bytes and time in, bytes and inputs out.
+//! - [`token`], [`porter`], [`flood`]: who may come in, and how much anybody may send.
 //! - [`client`]: the client's side, for synthetic players and native extensions.
 //! - [`web`]: the browser client's files.
 //! - [`transport`]: the seam; [`webrtc`] and [`loopback`]: what is behind it.
 
 pub mod client;
+pub mod flood;
 pub mod gate;
 pub mod loopback;
+pub mod porter;
 pub mod replication;
 pub mod server;
 pub mod session;
+pub mod token;
 pub mod transport;
 pub mod web;
 pub mod webrtc;

@@ -134,7 +134,7 @@ impl Loopback {
         let peer = PeerId(self.next_peer);
         self.next_peer += 1;
         self.peers.insert(peer, Peer { client_open: true, server_open: true, ..Peer::default() });
-        self.server_events.push_back(TransportEvent::Connected { peer });
+        self.server_events.push_back(TransportEvent::Connected { peer, ticket: None });
         peer
     }
 
@@ -143,6 +143,14 @@ impl Loopback {
         if self.peers.get(&peer).is_some_and(|peer| peer.client_open && !peer.ending) {
             self.send(peer, Direction::ToServer, channel, bytes);
         }
+    }
+
+    /// The connection breaks at both ends at once, with all that was under way.
+    pub fn lose(&mut self, peer: PeerId) {
+        if let Some(state) = self.peers.get_mut(&peer) {
+            state.client_inbox.clear();
+        }
+        self.cut(peer, "the peer does not answer any more");
     }
 
     /// The client leaves: it gets nothing more, the server what was sent before and then the end.
@@ -260,7 +268,7 @@ impl Loopback {
     fn send_reliable(&mut self, peer: PeerId, direction: Direction, bytes: Vec<u8>) {
         let lane = self.lane(peer, direction);
         if lane.reliable_bytes_waiting + bytes.len() > RELIABLE_BACKLOG_BYTES_MAX {
-            return self.cut(peer);
+            return self.cut(peer, "messages were not read fast enough");
         }
         lane.reliable_bytes_waiting += bytes.len();
         let arrives = self.reliable_arrival(peer, direction);
@@ -287,8 +295,8 @@ impl Loopback {
         lane.last_reliable_at
     }
 
-    /// Ends a connection at both ends at once: one side does not read what must not be dropped.
-    fn cut(&mut self, peer: PeerId) {
+    /// Ends a connection at both ends at once.
+    fn cut(&mut self, peer: PeerId, reason: &str) {
         let Some(state) = self.peers.get_mut(&peer) else {
             return;
         };
@@ -296,8 +304,7 @@ impl Loopback {
         state.ending = true;
         if state.server_open {
             state.server_open = false;
-            let reason = "messages were not read fast enough".into();
-            self.server_events.push_back(TransportEvent::Disconnected { peer, reason });
+            self.server_events.push_back(TransportEvent::Disconnected { peer, reason: reason.into() });
         }
         self.forget_if_over(peer);
     }

@@ -2,22 +2,21 @@
 //!
 //! Bytes and time come in as arguments; a [`Verdict`] per message goes out. The session knows nothing of the world.
 
+use crate::flood::{Class, Measured, Meter, Rates};
 use std::time::Duration;
 use vsekai_schema::codec::DecodeError;
-use vsekai_schema::id::{EntityId, PlayerKey};
+use vsekai_schema::id::EntityId;
 use vsekai_schema::wire::motion::Acks;
 use vsekai_schema::wire::{
     CHANNEL_COMMAND, CHANNEL_STATE, CLIENT_MESSAGE_BYTES_MAX, ClientDatagram, ClientMessage, Command, MoveInput,
-    NAME_CHARS_MAX, Refusal, TOKEN_BYTES_MAX, TOKEN_BYTES_MIN, decode_client_datagram, decode_client_message,
+    NAME_CHARS_MAX, Refusal, ResumeSecret, TOKEN_BYTES_MAX, decode_client_datagram, decode_client_message,
 };
 
 /// How much a client may send.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Commands per second, on average; twice as many at once.
-    pub commands_per_s: f64,
-    /// Datagrams per second, on average; twice as many at once.
-    pub datagrams_per_s: f64,
+    /// Messages per second.
+    pub rates: Rates,
     /// A client that was silent for this long is gone.
     pub silence: Duration,
     /// A hello must come within this time.
@@ -40,12 +39,24 @@ pub enum Stage {
 pub enum Verdict {
     /// Nothing.
     Ignore,
-    /// Bring this player into the world.
+    /// Bring the player of this token into the world.
     Enter {
-        /// Who.
-        key: PlayerKey,
+        /// Not checked yet.
+        token: String,
         /// Under which name.
         name: String,
+    },
+    /// Go on with a session.
+    Resume {
+        /// Which.
+        secret: ResumeSecret,
+        /// Results that arrived in it.
+        results: u32,
+    },
+    /// So many results arrived: they need not be kept.
+    Seen {
+        /// In the whole session.
+        results: u32,
     },
     /// Pass a movement on.
     Move {
@@ -88,45 +99,13 @@ pub enum Verdict {
     },
 }
 
-/// A leaky bucket: so many per second on average, a burst of twice as many.
-#[derive(Debug, Clone)]
-struct Bucket {
-    per_s: f64,
-    level: f64,
-    at: Duration,
-}
-
-impl Bucket {
-    fn new(per_s: f64, now: Duration) -> Self {
-        Bucket { per_s, level: per_s * 2.0, at: now }
-    }
-
-    fn take(&mut self, now: Duration) -> bool {
-        let gained = now.saturating_sub(self.at).as_secs_f64() * self.per_s;
-        self.level = (self.level + gained).min(self.per_s * 2.0);
-        self.at = now;
-        let enough = self.level >= 1.0;
-        if enough {
-            self.level -= 1.0;
-        }
-        enough
-    }
-}
-
-/// So many messages over the limit end the connection; they are forgiven at [`STRIKES_FORGIVEN_PER_S`].
-const STRIKES_MAX: f64 = 200.0;
-const STRIKES_FORGIVEN_PER_S: f64 = 2.0;
-
 /// The conversation.
 #[derive(Debug)]
 pub struct Session {
     stage: Stage,
     tick_hz: u8,
     limits: Limits,
-    commands: Bucket,
-    datagrams: Bucket,
-    strikes: f64,
-    struck_at: Duration,
+    meter: Meter,
     since: Duration,
     heard: Duration,
 }
@@ -134,17 +113,7 @@ pub struct Session {
 impl Session {
     /// A fresh connection, at time `now`, to a shard that runs at `tick_hz`.
     pub fn new(limits: Limits, tick_hz: u8, now: Duration) -> Self {
-        Session {
-            stage: Stage::Hello,
-            tick_hz,
-            limits,
-            commands: Bucket::new(limits.commands_per_s, now),
-            datagrams: Bucket::new(limits.datagrams_per_s, now),
-            strikes: 0.0,
-            struck_at: now,
-            since: now,
-            heard: now,
-        }
+        Session { stage: Stage::Hello, tick_hz, limits, meter: Meter::new(limits.rates, now), since: now, heard: now }
     }
 
     /// What it is waiting for.
@@ -190,41 +159,44 @@ impl Session {
         Verdict::Ignore
     }
 
-    fn strike(&mut self, now: Duration, otherwise: Verdict) -> Verdict {
-        let forgiven = now.saturating_sub(self.struck_at).as_secs_f64() * STRIKES_FORGIVEN_PER_S;
-        self.strikes = (self.strikes - forgiven).max(0.0) + 1.0;
-        self.struck_at = now;
-        if self.strikes > STRIKES_MAX { refuse(Refusal::Flooding) } else { otherwise }
-    }
-
     fn receive_message(&mut self, now: Duration, message: ClientMessage) -> Verdict {
+        let class = if matches!(message, ClientMessage::Command { .. }) { Class::Command } else { Class::Other };
+        let measured = self.meter.take(now, class);
+        if measured == Measured::Flooding || measured == Measured::Over && class == Class::Other {
+            return refuse(Refusal::Flooding);
+        }
         match (self.stage, message) {
             (_, ClientMessage::Goodbye) => Verdict::Leave,
             // Decoding refuses every other protocol version.
             (Stage::Hello, ClientMessage::Hello { token, name, tick_hz, protocol: _ }) => {
-                self.receive_hello(&token, name, tick_hz)
+                self.receive_hello(token, name, tick_hz)
+            }
+            (Stage::Hello, ClientMessage::Resume { secret, results, protocol: _ }) => {
+                Verdict::Resume { secret, results }
             }
             (Stage::Hello, _) => refuse(Refusal::NotJoined),
-            (_, ClientMessage::Hello { .. }) => refuse(Refusal::AlreadyJoined),
+            (_, ClientMessage::Hello { .. } | ClientMessage::Resume { .. }) => refuse(Refusal::AlreadyJoined),
+            (Stage::Entering, ClientMessage::Seen { .. }) => refuse(Refusal::NotJoined),
+            (Stage::Playing(_), ClientMessage::Seen { results }) => Verdict::Seen { results },
             // A command before the welcome cannot know its number.
             (Stage::Entering, ClientMessage::Command { .. }) => refuse(Refusal::NotJoined),
             (Stage::Playing(player), ClientMessage::Command { sequence, command }) => {
-                if self.commands.take(now) {
-                    return Verdict::Command { player, sequence, command };
+                if measured == Measured::Over {
+                    return Verdict::TooFrequent { sequence };
                 }
-                self.strike(now, Verdict::TooFrequent { sequence })
+                Verdict::Command { player, sequence, command }
             }
         }
     }
 
-    fn receive_hello(&mut self, token: &str, name: String, tick_hz: u8) -> Verdict {
+    fn receive_hello(&mut self, token: String, name: String, tick_hz: u8) -> Verdict {
         if tick_hz != 0 && tick_hz != self.tick_hz {
             let message =
                 format!("this shard runs at {} ticks per second, the client asks for {tick_hz}", self.tick_hz);
             return Verdict::Refuse { reason: Refusal::WrongTickRate, message };
         }
-        if !(TOKEN_BYTES_MIN..=TOKEN_BYTES_MAX).contains(&token.len()) {
-            let message = format!("a token has {TOKEN_BYTES_MIN} to {TOKEN_BYTES_MAX} bytes, this one {}", token.len());
+        if token.len() > TOKEN_BYTES_MAX {
+            let message = format!("a token has at most {TOKEN_BYTES_MAX} bytes, this one {}", token.len());
             return Verdict::Refuse { reason: Refusal::BadToken, message };
         }
         let shown = name.trim() == name && !name.is_empty() && !name.chars().any(char::is_control);
@@ -233,12 +205,15 @@ impl Session {
             return Verdict::Refuse { reason: Refusal::BadName, message };
         }
         self.stage = Stage::Entering;
-        Verdict::Enter { key: PlayerKey::from_token(token), name }
+        Verdict::Enter { token, name }
     }
 
     fn receive_datagram(&mut self, now: Duration, datagram: ClientDatagram) -> Verdict {
-        if !self.datagrams.take(now) {
-            return self.strike(now, Verdict::Ignore);
+        let class = if matches!(datagram, ClientDatagram::Ping { .. }) { Class::Ping } else { Class::Move };
+        match self.meter.take(now, class) {
+            Measured::Within => {}
+            Measured::Over => return Verdict::Ignore,
+            Measured::Flooding => return refuse(Refusal::Flooding),
         }
         match (self.stage, datagram) {
             (_, ClientDatagram::Ping { nonce, acks }) => Verdict::Pong { nonce, acks },
@@ -261,11 +236,10 @@ fn malformed(error: &DecodeError) -> Verdict {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use vsekai_schema::wire::{ClientMessage, encode};
+    use vsekai_schema::wire::{ClientMessage, PROTOCOL_VERSION, encode};
 
     const LIMITS: Limits = Limits {
-        commands_per_s: 10.0,
-        datagrams_per_s: 60.0,
+        rates: Rates { moves_per_s: 60, commands_per_s: 10, pings_per_s: 10, others_per_s: 10 },
         silence: Duration::from_secs(5),
         hello: Duration::from_secs(3),
     };
@@ -289,7 +263,7 @@ mod tests {
     fn playing() -> Session {
         let mut session = Session::new(LIMITS, 60, Duration::ZERO);
         let verdict = session.receive(Duration::ZERO, CHANNEL_COMMAND, &hello(2, "a-good-token", "Anna", 60));
-        assert_eq!(verdict, Verdict::Enter { key: PlayerKey::from_token("a-good-token"), name: "Anna".into() });
+        assert_eq!(verdict, Verdict::Enter { token: "a-good-token".into(), name: "Anna".into() });
         session.entered(PLAYER);
         session
     }
@@ -305,7 +279,7 @@ mod tests {
                 "the client speaks 3",
             ),
             (hello(2, "a-good-token", "Anna", 30), Refusal::WrongTickRate, "at 60 ticks per second"),
-            (hello(2, "short", "Anna", 0), Refusal::BadToken, "8 to 128 bytes, this one 5"),
+            (hello(2, &"t".repeat(161), "Anna", 0), Refusal::BadToken, "at most 160 bytes, this one 161"),
             (hello(2, "a-good-token", "", 0), Refusal::BadName, "1 to 24 characters"),
             (hello(2, "a-good-token", "a\u{7}b", 0), Refusal::BadName, "1 to 24 characters"),
             (hello(2, "a-good-token", &"x".repeat(25), 0), Refusal::BadName, "1 to 24 characters"),
@@ -347,6 +321,22 @@ mod tests {
             let verdict = patient.receive(Duration::from_millis(101) * n, CHANNEL_COMMAND, &command(n));
             assert!(matches!(verdict, Verdict::Command { .. }), "command {n}: {verdict:?}");
         }
+    }
+
+    #[test]
+    fn a_resume_takes_the_place_of_a_hello() {
+        let resume = |protocol| encode(&ClientMessage::Resume { protocol, secret: [7; 16], results: 5 });
+        let mut session = Session::new(LIMITS, 60, Duration::ZERO);
+        let verdict = session.receive(Duration::ZERO, CHANNEL_COMMAND, &resume(PROTOCOL_VERSION));
+        assert_eq!(verdict, Verdict::Resume { secret: [7; 16], results: 5 });
+        let mut other = Session::new(LIMITS, 60, Duration::ZERO);
+        let refused = refusal(other.receive(Duration::ZERO, CHANNEL_COMMAND, &resume(PROTOCOL_VERSION + 1)));
+        assert_eq!(refused.0, Refusal::WrongProtocol);
+        let refused = refusal(playing().receive(Duration::ZERO, CHANNEL_COMMAND, &resume(PROTOCOL_VERSION)));
+        assert_eq!(refused.0, Refusal::AlreadyJoined);
+        let seen = encode(&ClientMessage::Seen { results: 9 });
+        assert_eq!(playing().receive(Duration::ZERO, CHANNEL_COMMAND, &seen), Verdict::Seen { results: 9 });
+        assert_eq!(refusal(other.receive(Duration::ZERO, CHANNEL_COMMAND, &seen)).0, Refusal::NotJoined);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The seam between the I/O-free server ([`crate::server`]) and whatever carries its bytes. Both transports, WebRTC
 //! ([`crate::webrtc`]) and the in-process loopback ([`crate::loopback`]), speak these types.
 
+use crate::porter::Ticket;
 use std::sync::Arc;
 
 /// One connection, for as long as it lasts. Never reused by a process.
@@ -14,6 +15,8 @@ pub enum TransportEvent {
     Connected {
         /// Who.
         peer: PeerId,
+        /// What it showed before; `None` where a transport has no door.
+        ticket: Option<Ticket>,
     },
     /// A whole message arrived.
     Message {
@@ -24,6 +27,13 @@ pub enum TransportEvent {
         /// The message, no longer than [`RECEIVE_BYTES_MAX`].
         bytes: Vec<u8>,
     },
+    /// The peer does what ends a connection. Nothing more of it is passed on but its end.
+    Offence {
+        /// Who.
+        peer: PeerId,
+        /// What it does.
+        offence: Offence,
+    },
     /// The connection is over; nothing more comes of this peer.
     Disconnected {
         /// Who.
@@ -31,6 +41,15 @@ pub enum TransportEvent {
         /// Why, for the log.
         reason: String,
     },
+}
+
+/// What a transport stops before it costs the tick anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offence {
+    /// Far more messages than allowed.
+    Flooding,
+    /// A message of so many bytes.
+    TooLarge(usize),
 }
 
 /// Longest message that a server transport passes on; the session refuses what is longer than its own, smaller limit.

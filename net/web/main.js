@@ -64,9 +64,9 @@ function remember(key, value) {
   }
 }
 
-/** Who this player is to the server: a secret of this browser. */
-function token() {
-  const given = parameters.get('token') ?? remembered('vsekai-token');
+/** By which the server knows this player where it issues tokens itself: a secret of this browser. */
+function playerSecret() {
+  const given = parameters.get('player') ?? remembered('vsekai-token');
   if (given) return given;
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   const made = Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
@@ -74,37 +74,94 @@ function token() {
   return made;
 }
 
-const ownToken = token();
+const ownSecret = playerSecret();
+/** A token that the page was opened with serves once. */
+let givenToken = parameters.get('token');
 
-function join(name) {
+/** What it takes to join: a token, and the servers that help to connect. Throws an Error that says what is wrong. */
+async function credentials() {
+  const asked = async (path, options) => {
+    let answer;
+    try {
+      answer = await fetch(path, options);
+    } catch {
+      throw new Error('The server cannot be reached.');
+    }
+    if (!answer.ok) throw new Error((await answer.text()).trim() || `The server answered ${answer.status}.`);
+    return answer.json();
+  };
+  const { ice_servers: iceServers } = await asked('/api/connect');
+  if (givenToken) {
+    const token = givenToken;
+    givenToken = null;
+    return { token, iceServers };
+  }
+  const body = JSON.stringify({ secret: ownSecret });
+  const headers = { 'content-type': 'application/json' };
+  const { token } = await asked('/api/token', { method: 'POST', headers, body });
+  return { token, iceServers };
+}
+
+/** Counts attempts to join: the last one counts. */
+let joins = 0;
+
+async function join(name) {
+  joins += 1;
+  const attempt = joins;
   playerName = name;
   remember('vsekai-name', name);
   session?.leave();
   const address = `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/`;
   hud.showJoining('Calling the server');
   hud.setRejoining();
-  const started = new Session(address, { name, token: ownToken }, {
+  let shown;
+  try {
+    shown = await credentials();
+  } catch (error) {
+    if (attempt === joins) ended(error.message);
+    return;
+  }
+  if (attempt !== joins) return;
+  const started = new Session(address, { name, ...shown }, {
     stage: (text) => hud.showJoining(text),
     welcome: (message) => enter(message),
     view: (view) => seeView(view),
     motion: (packet) => world?.view.applyMotion(packet, performance.now()),
     pong: () => {},
     result: (result) => tellResult(result),
+    interrupted: (reason) => interrupted(reason),
+    resumed: (tick) => resumed(tick),
     ended: (reason) => ended(reason),
   });
   started.acks = () => world?.view.motion.acks ?? null;
   session = started;
 }
 
+/** The connection was lost, and the session calls again by itself. */
+function interrupted(reason) {
+  hud.showLost(`${reason} Coming back …`);
+  showStatus();
+}
+
+/** Back in the world, which the server now tells anew. */
+function resumed(tick) {
+  world.view = new WorldView({ ...world.seenBy, tick });
+  shownInventory = -1;
+  hud.showWorld();
+  showStatus();
+}
+
 function enter(message) {
   const catalogue = new Catalogue(message.content);
   const terrain = new Terrain(message.seed);
+  const seenBy = { player: message.player, tickHz: message.tickHz, gridMm: catalogue.gridMm, terrain };
   world = {
     catalogue,
     terrain,
+    seenBy,
     tickHz: message.tickHz,
     worldHalfMm: message.worldHalfMm,
-    view: new WorldView({ player: message.player, tickHz: message.tickHz, gridMm: catalogue.gridMm, terrain }),
+    view: new WorldView({ ...seenBy, tick: message.tick }),
     land: new Land(terrain),
     shakes: new Map(),
     floaters: [],

@@ -17,6 +17,7 @@ const CHANNELS = [
 /** A connection to the shard. Handlers: `stage(text)`, `open()`, `message(channel, Uint8Array)`, `closed(reason)`. */
 export class MatchboxConnection {
   #handlers;
+  #iceServers;
   #socket;
   #peer = null;
   #server = null;
@@ -27,8 +28,10 @@ export class MatchboxConnection {
   #open = false;
   #closed = false;
 
-  constructor(url, handlers) {
+  /** `iceServers` as in `RTCConfiguration`: those that the shard tells of. */
+  constructor(url, handlers, iceServers = []) {
     this.#handlers = handlers;
+    this.#iceServers = iceServers;
     handlers.stage('Calling the server');
     this.#deadline = setTimeout(() => this.#end('The server could not be reached in time.'), CONNECT_TIMEOUT_MS);
     let called = false;
@@ -97,7 +100,7 @@ export class MatchboxConnection {
   async #answer(sender, offer) {
     this.#server = sender;
     this.#handlers.stage('Opening channels');
-    const peer = new RTCPeerConnection({ iceServers: [] });
+    const peer = new RTCPeerConnection({ iceServers: this.#iceServers });
     this.#peer = peer;
     CHANNELS.forEach((options, id) => this.#openChannel(peer, options, id));
     peer.onconnectionstatechange = () => {

@@ -1,5 +1,8 @@
 // One stay on the server: hello and welcome, numbered commands with their pending results, movement, pings and the
 // heartbeat. It decodes what arrives and hands it on; what the world looks like is the business of `view.js`.
+//
+// A lost connection does not end the stay: as long as the server keeps the player in the world, the session calls again and
+// goes on, without losing or doubling a result.
 
 import { MatchboxConnection } from './matchbox.js';
 import {
@@ -14,6 +17,8 @@ import {
   encodeHello,
   encodeMove,
   encodePing,
+  encodeResume,
+  encodeSeen,
 } from './wire.js';
 
 const PING_MS = 500;
@@ -22,10 +27,16 @@ const WELCOME_TIMEOUT_MS = 10_000;
 const SILENCE_MS = 7_000;
 const MOVING_MS = 33;
 const IDLE_MS = 200;
+/** The server is told what arrived each time that so many results came. */
+const RESULTS_UNTOLD_MAX = 16;
+const CALL_AGAIN_MS = 700;
+/** The only refusal that a session survives: the network may be to blame. */
+const TIMED_OUT = 'TimedOut';
 
 /**
  * Handlers: `stage(text)`, `welcome(message)`, `view(view)`, `snapshot(snapshot)`, `pong(pong)`,
- * `result({sequence, command, frame, outcome})`, `ended(reason, refusal | null)`.
+ * `result({sequence, command, frame, outcome})`, `interrupted(reason)`, `resumed(tick)` (forget what was seen: it all comes
+ * anew), `ended(reason, refusal | null)`.
  */
 export class Session {
   /** Smoothed round trip in milliseconds, or null before the first pong. */
@@ -49,25 +60,46 @@ export class Session {
   #timers = [];
   #warnings = 0;
 
-  constructor(url, { name, token }, handlers) {
+  #address;
+  #iceServers;
+  /** `{ secret, seconds }` once the server has given it. */
+  #ticket = null;
+  #results = 0;
+  #resultsTold = 0;
+  /** While the connection is lost: until when to call again, on the page's clock. */
+  #lostUntil = null;
+
+  /** `address` is that of signalling, without a query. */
+  constructor(address, { name, token, iceServers = [] }, handlers) {
     this.#handlers = handlers;
-    this.#connection = new MatchboxConnection(url, {
-      stage: handlers.stage,
-      open: () => {
-        handlers.stage('Entering the world');
-        this.#heardAt = performance.now();
-        this.#connection.send(CHANNEL_COMMAND, encodeHello({ token, name }));
-        this.#timers.push(setTimeout(() => this.#noWelcome(), WELCOME_TIMEOUT_MS));
-        this.#timers.push(setInterval(() => this.#heartbeat(), PING_MS));
+    this.#address = address;
+    this.#iceServers = iceServers;
+    this.#connect(`${address}?token=${encodeURIComponent(token)}`, encodeHello({ token, name }), (reason) => this.#lose(reason));
+  }
+
+  #connect(url, greeting, failed) {
+    const connection = new MatchboxConnection(
+      url,
+      {
+        stage: (text) => this.#lostUntil === null && this.#handlers.stage(text),
+        open: () => {
+          if (this.#lostUntil === null) this.#handlers.stage('Entering the world');
+          this.#heardAt = performance.now();
+          connection.send(CHANNEL_COMMAND, greeting);
+          this.#timers.push(setTimeout(() => this.#noAnswer(connection), WELCOME_TIMEOUT_MS));
+          this.#timers.push(setInterval(() => this.#heartbeat(), PING_MS));
+        },
+        message: (channel, bytes) => this.#receive(channel, bytes),
+        closed: (reason) => failed(reason),
       },
-      message: (channel, bytes) => this.#receive(channel, bytes),
-      closed: (reason) => this.#end(reason, null),
-    });
+      this.#iceServers,
+    );
+    this.#connection = connection;
   }
 
   /** True between the welcome and the end. */
   get connected() {
-    return this.#welcomed && !this.#ended;
+    return this.#welcomed && !this.#ended && this.#lostUntil === null;
   }
 
   /** Sends a command and returns its sequence, or null when it could not be sent. */
@@ -105,8 +137,46 @@ export class Session {
 
   #stop() {
     this.#ended = true;
-    for (const timer of this.#timers) clearTimeout(timer); // clears intervals too
+    this.#hangUp();
+  }
+
+  #hangUp() {
+    for (const timer of this.#timers.splice(0)) clearTimeout(timer); // clears intervals too
+    this.#pings.clear();
     this.#connection.close();
+  }
+
+  /** The connection is gone: calls again as long as the server keeps the player, else the stay is over. */
+  #lose(reason) {
+    if (this.#ended) return;
+    this.#hangUp();
+    const now = performance.now();
+    if (this.#welcomed && this.#ticket && this.#lostUntil === null) {
+      this.#lostUntil = now + this.#ticket.seconds * 1_000;
+    }
+    if (this.#lostUntil === null || now > this.#lostUntil) {
+      this.#end(reason, null);
+      return;
+    }
+    this.#handlers.interrupted(reason);
+    this.#timers.push(setTimeout(() => this.#callAgain(), CALL_AGAIN_MS));
+  }
+
+  #callAgain() {
+    const { secret } = this.#ticket;
+    const shown = Array.from(secret, (byte) => byte.toString(16).padStart(2, '0')).join('');
+    const greeting = encodeResume({ secret, results: this.#results });
+    this.#connect(`${this.#address}?resume=${shown}`, greeting, (reason) => this.#lose(reason));
+  }
+
+  /** The server knows us: what it does not have yet is sent again. */
+  #takeUpAgain({ tick, received }) {
+    this.#lostUntil = null;
+    this.#resultsTold = this.#results;
+    this.#handlers.resumed(tick);
+    for (const [sequence, command] of this.pending) {
+      if (sequence > received) this.#connection.send(CHANNEL_COMMAND, encodeCommand(sequence, command));
+    }
   }
 
   #end(reason, refusal) {
@@ -115,17 +185,18 @@ export class Session {
     this.#handlers.ended(reason, refusal);
   }
 
-  #noWelcome() {
-    if (!this.#welcomed) this.#end('The server did not answer the greeting.', null);
+  #noAnswer(connection) {
+    const answered = this.#welcomed && this.#lostUntil === null;
+    if (connection === this.#connection && !answered) this.#lose('The server did not answer the greeting.');
   }
 
   #heartbeat() {
     const now = performance.now();
     if (now - this.#heardAt > SILENCE_MS) {
-      this.#end('Nothing was heard from the server for some seconds.', null);
+      this.#lose('Nothing was heard from the server for some seconds.');
       return;
     }
-    if (!this.#welcomed) return;
+    if (!this.connected) return;
     this.#nonce = (this.#nonce + 1) >>> 0;
     this.#pings.set(this.#nonce, now);
     if (this.#pings.size > 32) this.#pings.delete(this.#pings.keys().next().value);
@@ -162,12 +233,24 @@ export class Session {
           this.#end("The server's description of the game could not be read.", null);
         }
         break;
+      case 'resumable':
+        this.#ticket = { secret: message.secret, seconds: message.seconds };
+        break;
+      case 'resumed':
+        this.#takeUpAgain(message);
+        break;
       case 'refused':
-        this.#end(message.message || `Refused: ${message.text}.`, message.reason);
+        if (message.reason === TIMED_OUT) this.#lose(message.message);
+        else this.#end(message.message || `Refused: ${message.text}.`, message.reason);
         break;
       case 'result': {
         const command = this.pending.get(message.sequence) ?? { kind: 'unknown' };
         this.pending.delete(message.sequence);
+        this.#results = (this.#results + 1) >>> 0;
+        if (this.#results - this.#resultsTold >= RESULTS_UNTOLD_MAX) {
+          this.#resultsTold = this.#results;
+          this.#connection.send(CHANNEL_COMMAND, encodeSeen(this.#results));
+        }
         this.#handlers.result({ ...message, command });
         break;
       }

@@ -44,7 +44,9 @@ export class WorldView {
   #gridMm;
   #warnings = 0;
 
-  constructor({ player, tickHz, gridMm, terrain }) {
+  /** `tick`: about where the server is. */
+  constructor({ player, tickHz, gridMm, terrain, tick }) {
+    this.#newestTick = tick;
     this.#terrain = terrain;
     this.playerId = player;
     this.#tickMs = 1_000 / Math.max(1, tickHz);

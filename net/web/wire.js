@@ -57,6 +57,9 @@ export const REFUSALS = Object.freeze([
   ['TimedOut', 'nothing was heard for too long'],
   ['TooSlow', 'messages were not read fast enough'],
   ['ShuttingDown', 'the shard is shutting down'],
+  ['Kicked', 'removed by an operator'],
+  ['Banned', 'banned by an operator'],
+  ['NotResumable', 'the session cannot be resumed any more'],
 ]);
 
 const textEncoder = new TextEncoder();
@@ -286,6 +289,24 @@ export function encodeGoodbye() {
   return Uint8Array.of(2);
 }
 
+/** Instead of a hello: goes on with a session after its connection was lost. `secret` are the 16 bytes of `resumable`. */
+export function encodeResume({ secret, results, protocol = PROTOCOL_VERSION }) {
+  const writer = new Writer();
+  writer.varint(3);
+  writer.varint(protocol);
+  for (const byte of secret) writer.byte(byte);
+  writer.varint(results);
+  return writer.finish();
+}
+
+/** Says how many results came in this session. */
+export function encodeSeen(results) {
+  const writer = new Writer();
+  writer.varint(4);
+  writer.varint(results);
+  return writer.finish();
+}
+
 /** One step of walking on the state channel; directions are −127…127, `acks` says which motion packets arrived, or is null. */
 export function encodeMove({ sequence, directionX, directionZ, yaw, sprint, acks }) {
   const writer = new Writer();
@@ -319,7 +340,7 @@ function writeAcks(writer, acks) {
 
 /**
  * A message on the command channel, told apart by `kind`: `welcome` (with `content` still as JSON text and `seed` a BigInt),
- * `refused`, `result`, or `view`, whose `payload` is for `decodeView`.
+ * `refused`, `result`, `view`, whose `payload` is for `decodeView`, `resumable` or `resumed`.
  */
 export function decodeServerMessage(bytes) {
   const reader = new Reader(bytes);
@@ -350,6 +371,10 @@ export function decodeServerMessage(bytes) {
       });
     case 3:
       return reader.finish({ kind: 'view', payload: reader.lengthPrefixed() });
+    case 4:
+      return reader.finish({ kind: 'resumable', secret: reader.take(16).slice(), seconds: reader.u16() });
+    case 5:
+      return reader.finish({ kind: 'resumed', tick: reader.varint(), received: reader.u32() });
     default:
       throw new Error(`holds an unknown server message ${variant}`);
   }

@@ -83,6 +83,8 @@ fn wire_version_2_from_the_client() {
     let mut messages = vec![("hello", hello), ("goodbye", ClientMessage::Goodbye)];
     messages
         .extend(commands().into_iter().map(|(name, command)| (name, ClientMessage::Command { sequence: 77, command })));
+    messages.push(("resume", ClientMessage::Resume { protocol: 2, secret: [0xab; 16], results: 300 }));
+    messages.push(("seen", ClientMessage::Seen { results: 16 }));
     let made: Vec<_> = messages.iter().map(|(name, message)| (*name, encode(message))).collect();
     for (bytes, (_, message)) in check("wire_v2_client_message.txt", &made).iter().zip(&messages) {
         same(bytes, message);
@@ -125,6 +127,8 @@ fn wire_version_2_from_the_shard() {
     for reason in Refusal::ALL {
         messages.push((format!("{reason:?}"), ServerMessage::Refused { reason: *reason, message: "why".into() }));
     }
+    messages.push(("resumable".into(), ServerMessage::Resumable { secret: [0xcd; 16], seconds: 60 }));
+    messages.push(("resumed".into(), ServerMessage::Resumed { tick: 99_999, received: 77 }));
     let made: Vec<_> = messages.iter().map(|(name, message)| (name.as_str(), encode(message))).collect();
     for (bytes, (_, message)) in check("wire_v2_server_message.txt", &made).iter().zip(&messages) {
         same(bytes, message);

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::str::FromStr;
 
 /// Names one entity of the world for ever. 64 bits, handed out from durably reserved blocks and never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default)]
@@ -27,19 +28,43 @@ impl fmt::Display for EntityId {
     }
 }
 
-/// What the server keeps of a player's token: 16 bytes of its BLAKE3 hash. The token itself is never stored.
+/// Who a player is, for ever. Whoever issues join tokens decides; where the shard does, it is 16 bytes of the BLAKE3 hash of
+/// the player's secret, which is never stored.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PlayerKey(pub [u8; 16]);
 
 impl PlayerKey {
-    /// The key of the player who presents `token`.
-    pub fn from_token(token: &str) -> Self {
+    /// The key of the player who knows `secret`.
+    pub fn from_secret(secret: &str) -> Self {
         let mut key = [0; 16];
-        key.copy_from_slice(&blake3::hash(token.as_bytes()).as_bytes()[..16]);
+        key.copy_from_slice(&blake3::hash(secret.as_bytes()).as_bytes()[..16]);
         PlayerKey(key)
     }
 }
+
+/// All 32 hexadecimal digits, as operators name players.
+impl fmt::Display for PlayerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for PlayerKey {
+    type Err = NotAPlayerKey;
+
+    fn from_str(text: &str) -> Result<Self, NotAPlayerKey> {
+        if text.len() != 32 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Err(NotAPlayerKey);
+        }
+        u128::from_str_radix(text, 16).map(|key| PlayerKey(key.to_be_bytes())).map_err(|_| NotAPlayerKey)
+    }
+}
+
+/// A text is no [`PlayerKey`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a player's key has 32 hexadecimal digits")]
+pub struct NotAPlayerKey;
 
 impl fmt::Debug for PlayerKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

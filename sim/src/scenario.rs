@@ -64,7 +64,7 @@ impl Scenario {
     }
 
     pub(crate) fn join(&mut self, token: &str) -> EntityId {
-        let key = PlayerKey::from_token(token);
+        let key = PlayerKey::from_secret(token);
         self.submit(EntityId::WORLD, Input::Join { key, name: token.into() });
         let joined = self.tick().joined[0].clone();
         let player = joined.player.unwrap();

@@ -5,6 +5,7 @@ pub mod disk_faults;
 pub mod fencing;
 pub mod kill;
 pub mod planted;
+pub mod resume;
 pub mod store_model;
 
 /// A proof by name: what it shows, and how to run it. The text it returns are its figures.
@@ -24,6 +25,11 @@ pub const PROOFS: &[Proof] = &[
         name: "kill",
         shows: "kill -9 of a shard under building bots loses nothing acknowledged and doubles nothing",
         run: kill::run,
+    },
+    Proof {
+        name: "resume",
+        shows: "connections that break under building bots are resumed: no command lost or doubled, nobody left behind",
+        run: resume::run,
     },
     Proof {
         name: "determinism",

@@ -4,12 +4,15 @@ use futures_util::{SinkExt, StreamExt};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use vsekai_bench::bot::Style;
 use vsekai_bench::process::ShardProcess;
+use vsekai_bench::webrtc::token;
 use vsekai_net::client::{Client, ClientEvent};
-use vsekai_net::webrtc::{Connection, connect};
-use vsekai_schema::id::{EntityId, ItemId, PieceId, RecipeId};
+use vsekai_net::webrtc::{ClientError, Connection, connect};
+use vsekai_schema::id::{EntityId, ItemId, PieceId, PlayerKey, RecipeId};
 use vsekai_schema::units::Position;
 use vsekai_schema::wire::{
     CHANNEL_COMMAND, CHANNEL_STATE, ClientDatagram, ClientMessage, Command, MoveInput, Outcome, Refusal, Rejection,
@@ -82,21 +85,21 @@ struct Intruder {
 }
 
 impl Intruder {
-    /// Connects and says nothing.
-    async fn arrive(shard: &ShardProcess) -> Intruder {
-        let connection = match connect(&shard.signalling_url(), PATIENCE).await {
+    /// Connects as the player who knows `secret`, and says nothing.
+    async fn arrive(shard: &ShardProcess, secret: &str) -> Intruder {
+        let url = shard.signalling_url();
+        let client = Client::new(&token(&url, secret).await.unwrap(), "Intruder");
+        let connection = match connect(&client.signalling_url(&url), PATIENCE).await {
             Ok(connection) => connection,
             Err(error) => panic!("the shard let nobody in: {error}"),
         };
-        let mut client = Client::new("an-intruder's-token", "Intruder");
-        client.take_outgoing();
         Intruder { connection, client, begin: Instant::now() }
     }
 
     /// Connects and joins properly.
-    async fn join(shard: &ShardProcess, token: &str) -> Intruder {
-        let mut intruder = Intruder::arrive(shard).await;
-        intruder.send(CHANNEL_COMMAND, hello(1, token, "Intruder", 0));
+    async fn join(shard: &ShardProcess, secret: &str) -> Intruder {
+        let mut intruder = Intruder::arrive(shard, secret).await;
+        intruder.flush();
         match intruder.event().await {
             Some(ClientEvent::Welcome(_)) => intruder,
             other => panic!("not welcome: {other:?}"),
@@ -164,6 +167,10 @@ fn hello(protocol: u16, token: &str, name: &str, tick_hz: u8) -> Vec<u8> {
     encode(&ClientMessage::Hello { protocol, token: token.into(), name: name.into(), tick_hz })
 }
 
+fn resume(protocol: u16, secret: [u8; 16]) -> Vec<u8> {
+    encode(&ClientMessage::Resume { protocol, secret, results: 0 })
+}
+
 fn craft(sequence: u32, recipe: RecipeId) -> Vec<u8> {
     encode(&ClientMessage::Command { sequence, command: Command::Craft { recipe } })
 }
@@ -195,9 +202,9 @@ async fn messages_against_the_protocol_are_refused_by_name() {
         (
             NEW,
             CHANNEL_COMMAND,
-            hello(2, "a-good-token", "A", 0),
+            hello(3, "a-good-token", "A", 0),
             Refusal::WrongProtocol,
-            "speaks protocol version 1, the client speaks 2",
+            "speaks protocol version 2, the client speaks 3",
         ),
         // A hello of a future version, of which only the version is known.
         (
@@ -205,20 +212,36 @@ async fn messages_against_the_protocol_are_refused_by_name() {
             CHANNEL_COMMAND,
             vec![0, 0xff, 0xff, 3, 1, 2, 3],
             Refusal::WrongProtocol,
-            "speaks protocol version 1, the client speaks 65535",
+            "speaks protocol version 2, the client speaks 65535",
         ),
         (
             NEW,
             CHANNEL_COMMAND,
-            hello(1, "a-good-token", "A", 30),
+            hello(2, "a-good-token", "A", 30),
             Refusal::WrongTickRate,
             "at 60 ticks per second, the client asks for 30",
         ),
-        (NEW, CHANNEL_COMMAND, hello(1, "short", "A", 0), Refusal::BadToken, "8 to 128 bytes, this one 5"),
-        (NEW, CHANNEL_COMMAND, hello(1, &"t".repeat(129), "A", 0), Refusal::BadToken, "8 to 128 bytes, this one 129"),
-        (NEW, CHANNEL_COMMAND, hello(1, "a-good-token", "", 0), Refusal::BadName, "1 to 24 characters"),
-        (NEW, CHANNEL_COMMAND, hello(1, "a-good-token", &long_name, 0), Refusal::BadName, "1 to 24 characters"),
-        (NEW, CHANNEL_COMMAND, hello(1, "a-good-token", "a\u{7}b", 0), Refusal::BadName, "1 to 24 characters"),
+        (NEW, CHANNEL_COMMAND, hello(2, "a-good-token", "A", 0), Refusal::BadToken, "not 146 hexadecimal digits"),
+        (NEW, CHANNEL_COMMAND, hello(2, &"0".repeat(146), "A", 0), Refusal::BadToken, "not 146 hexadecimal digits"),
+        (
+            NEW,
+            CHANNEL_COMMAND,
+            hello(2, &"t".repeat(161), "A", 0),
+            Refusal::BadToken,
+            "at most 160 bytes, this one 161",
+        ),
+        (
+            NEW,
+            CHANNEL_COMMAND,
+            resume(2, [7; 16]),
+            Refusal::BadToken,
+            "another token than the connection was made with",
+        ),
+        (NEW, CHANNEL_COMMAND, resume(3, [7; 16]), Refusal::WrongProtocol, "the client speaks 3"),
+        (JOINED, CHANNEL_COMMAND, resume(2, [7; 16]), Refusal::AlreadyJoined, "a hello was sent twice"),
+        (NEW, CHANNEL_COMMAND, hello(2, "a-good-token", "", 0), Refusal::BadName, "1 to 24 characters"),
+        (NEW, CHANNEL_COMMAND, hello(2, "a-good-token", &long_name, 0), Refusal::BadName, "1 to 24 characters"),
+        (NEW, CHANNEL_COMMAND, hello(2, "a-good-token", "a\u{7}b", 0), Refusal::BadName, "1 to 24 characters"),
         (JOINED, CHANNEL_COMMAND, vec![0], Refusal::Malformed, "a message ends too early"),
         (JOINED, CHANNEL_STATE, vec![0], Refusal::Malformed, "a message ends too early"),
         (JOINED, CHANNEL_COMMAND, vec![255; 40], Refusal::Malformed, "a message "),
@@ -236,7 +259,7 @@ async fn messages_against_the_protocol_are_refused_by_name() {
         (
             JOINED,
             CHANNEL_COMMAND,
-            hello(1, "the-token-of-a-case", "A", 0),
+            hello(2, "the-token-of-a-case", "A", 0),
             Refusal::AlreadyJoined,
             "a hello was sent twice",
         ),
@@ -246,7 +269,7 @@ async fn messages_against_the_protocol_are_refused_by_name() {
             let what = format!("{} bytes on channel {channel}, joined: {joined}, want {reason:?}", bytes.len());
             let intruder = match joined {
                 JOINED => Intruder::join(shard, "the-token-of-a-case").await,
-                NEW => Intruder::arrive(shard).await,
+                NEW => Intruder::arrive(shard, "an-intruder").await,
             };
             intruder.send(channel, bytes);
             let Some((found, message)) = intruder.refusal().await else { panic!("{what}: ended without a word") };
@@ -254,7 +277,7 @@ async fn messages_against_the_protocol_are_refused_by_name() {
             assert!(message.contains(words), "{what}: {message:?} does not say {words:?}");
         }
         // A goodbye before the hello ends the connection, and is no offence.
-        let intruder = Intruder::arrive(shard).await;
+        let intruder = Intruder::arrive(shard, "an-intruder").await;
         intruder.send(CHANNEL_COMMAND, encode(&ClientMessage::Goodbye));
         assert_eq!(intruder.refusal().await, None);
     })
@@ -272,7 +295,7 @@ async fn random_bytes_are_refused_as_what_they_are() {
                 let mut bytes = vec![0; rng.random_range(1..512)];
                 rng.fill_bytes(&mut bytes);
                 // Small numbers name the kinds of messages: without them all would end at the first byte.
-                bytes[0] %= 4;
+                bytes[0] %= 6;
                 let found = match channel {
                     CHANNEL_COMMAND => decode_client_message(&bytes).err(),
                     _ => decode_client_datagram(&bytes).err(),
@@ -287,7 +310,7 @@ async fn random_bytes_are_refused_as_what_they_are() {
                 }
             };
             let intruder = match round % 2 {
-                0 => Intruder::arrive(shard).await,
+                0 => Intruder::arrive(shard, "an-intruder").await,
                 _ => Intruder::join(shard, "a-token-of-chance").await,
             };
             intruder.send(channel, bytes);
@@ -504,11 +527,93 @@ async fn no_bytes_of_a_movement_lead_out_of_the_world() {
     .await;
 }
 
+// ---- At the door ------------------------------------------------------------------------------------------------------
+
+/// What signalling answers to `query` instead of an upgrade.
+async fn answer_to(shard: &ShardProcess, query: &str) -> (u16, String) {
+    match connect(&format!("{}{query}", shard.signalling_url()), PATIENCE).await {
+        Err(ClientError::Refused { status, message }) => (status, message.trim().to_string()),
+        other => panic!("{query}: {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_no_good_token_is_turned_away_before_the_upgrade() {
+    let folder = tempfile::tempdir().unwrap();
+    let shard = ShardProcess::start(folder.path(), &[]).unwrap();
+    let url = shard.signalling_url();
+    let used = token(&url, "a-player").await.unwrap();
+    let player = Intruder::join(&shard, "a-player-of-two").await;
+    let mut intruder = Intruder::arrive(&shard, "a-player").await;
+    intruder.flush();
+    assert!(matches!(intruder.event().await, Some(ClientEvent::Welcome(_))));
+    let forged = used.replace(&used[100..101], if &used[100..101] == "0" { "1" } else { "0" });
+    let spent = intruder.client.signalling_url("");
+    let cases = [
+        (String::new(), 401, "a join token is needed: ?token=…"),
+        ("?token=".into(), 401, "the token is not 146 hexadecimal digits of version 1"),
+        ("?token=a-token-of-old-days".into(), 401, "the token is not 146 hexadecimal digits of version 1"),
+        (format!("?token={forged}"), 401, "the token was not issued for this shard"),
+        (spent, 401, "the token was used already"),
+        ("?resume=00112233445566778899aabbccddeeff".into(), 401, "the session cannot be resumed any more"),
+    ];
+    for (query, status, message) in cases {
+        assert_eq!(answer_to(&shard, &query).await, (status, message.to_string()), "{query}");
+    }
+    assert_eq!(shard.status().unwrap()["net"]["turned_away"], 6);
+    // Banned by name of the player, with the reason, whatever is shown; and back again.
+    let agent = ureq::Agent::new_with_config(ureq::Agent::config_builder().http_status_as_error(false).build());
+    let post = |path: &str, body: serde_json::Value| {
+        let mut answer = agent.post(format!("{}{path}", shard.url)).send_json(body).unwrap();
+        (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap())
+    };
+    let key = PlayerKey::from_secret("a-player-of-two").to_string();
+    let (status, _) = post("api/ban", serde_json::json!({ "player": key, "reason": "griefing" }));
+    assert_eq!(status, 200);
+    assert_eq!(player.refusal().await, Some((Refusal::Banned, "banned: griefing".into())));
+    let (status, body) = post("api/token", serde_json::json!({ "secret": "a-player-of-two" }));
+    assert_eq!((status, body.trim()), (403, "banned: griefing"));
+    let kept: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(folder.path().join("bans.json")).unwrap()).unwrap();
+    assert_eq!(kept, serde_json::json!({ key.as_str(): "griefing" }));
+    assert_eq!(agent.delete(format!("{}api/ban/{key}", shard.url)).call().unwrap().status(), 200);
+    let back = Intruder::join(&shard, "a-player-of-two").await;
+    let (status, _) = post("api/kick", serde_json::json!({ "player": key, "reason": "mind the gap" }));
+    assert_eq!(status, 200);
+    assert_eq!(back.refusal().await, Some((Refusal::Kicked, "mind the gap".into())));
+    let cases = [
+        ("api/kick", serde_json::json!({ "player": key }), 404),
+        ("api/kick", serde_json::json!({ "player": "nobody" }), 400),
+        ("api/ban", serde_json::json!({ "player": key, "reason": "x".repeat(201) }), 400),
+        ("api/token", serde_json::json!({ "secret": "short" }), 400),
+        ("api/token", serde_json::json!({ "secret": "x".repeat(5_000) }), 413),
+    ];
+    for (path, body, wanted) in cases {
+        assert_eq!(post(path, body.clone()).0, wanted, "{path} {body:.60}");
+    }
+    let mut answer = agent.get(format!("{}api/players", shard.url)).call().unwrap();
+    let players: serde_json::Value = answer.body_mut().read_json().unwrap();
+    assert_eq!(players[0]["player"], PlayerKey::from_secret("a-player").to_string());
+    assert_eq!((players[0]["away"].clone(), players.as_array().map(Vec::len)), (false.into(), Some(1)));
+    for path in ["api/players", "api/bans"] {
+        let answer = agent.get(format!("{}{path}", shard.url)).header("x-forwarded-for", "10.0.0.1").call().unwrap();
+        assert_eq!(answer.status(), 403, "{path}");
+    }
+    assert_eq!(shard.stop().unwrap().code(), Some(0));
+}
+
 // ---- Signalling and UDP -----------------------------------------------------------------------------------------------
+
+/// A WebSocket to signalling, by a fresh token.
+async fn call(shard: &ShardProcess) -> WebSocketStream<MaybeTlsStream<TcpStream>> {
+    let url = shard.signalling_url();
+    let token = token(&url, "a-caller").await.unwrap();
+    tokio_tungstenite::connect_async(format!("{url}?token={token}")).await.unwrap().0
+}
 
 /// Says `messages` to signalling and returns with which code and words it closed; `None` when it closed without.
 async fn close_of(shard: &ShardProcess, messages: Vec<Message>) -> Option<(u16, String)> {
-    let (mut socket, _) = tokio_tungstenite::connect_async(shard.signalling_url()).await.unwrap();
+    let mut socket = call(shard).await;
     for message in messages {
         // A server that has closed already does not take the rest.
         if socket.send(message).await.is_err() {
@@ -526,7 +631,7 @@ async fn close_of(shard: &ShardProcess, messages: Vec<Message>) -> Option<(u16, 
 
 /// The id under which the shard makes its offers.
 async fn id_of(shard: &ShardProcess) -> String {
-    let (mut socket, _) = tokio_tungstenite::connect_async(shard.signalling_url()).await.unwrap();
+    let mut socket = call(shard).await;
     loop {
         let message = tokio::time::timeout(PATIENCE, socket.next()).await.unwrap().unwrap().unwrap();
         let event: serde_json::Value = serde_json::from_str(message.to_text().unwrap()).unwrap();

@@ -5,6 +5,7 @@ use matchbox_socket::{ChannelConfig, PeerId, PeerState, RtcIceServerConfig, WebR
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use vsekai_bench::process::ShardProcess;
+use vsekai_bench::webrtc::token;
 use vsekai_net::client::{Client, ClientEvent};
 use vsekai_schema::id::{ItemId, RecipeId};
 use vsekai_schema::wire::{CHANNEL_COMMAND, CHANNEL_STATE, Command, ItemChange, Outcome, Refusal};
@@ -28,8 +29,12 @@ struct Player {
 
 impl Player {
     async fn connect(url: &str) -> Player {
+        let token = token(url, "a-matchbox-player").await.unwrap();
+        let client = Client::new(&token, "Matchbox");
+        // All that an unmodified client can do is to be given an address.
+        let address = client.signalling_url(url);
         for attempt in 1..=CONNECT_TRIES {
-            let (mut socket, message_loop) = WebRtcSocket::builder(url)
+            let (mut socket, message_loop) = WebRtcSocket::builder(&address)
                 // The shard's own address is all that is needed: no help of servers elsewhere.
                 .ice_server(RtcIceServerConfig { urls: Vec::new(), username: None, credential: None })
                 .add_channel(ChannelConfig::unreliable())
@@ -41,7 +46,6 @@ impl Player {
             });
             let connected = tokio::time::timeout(CONNECT_DEADLINE, socket.next()).await;
             if let Ok(Some((shard, PeerState::Connected))) = connected {
-                let client = Client::new("a-matchbox-player", "Matchbox");
                 return Player { socket, shard, client, begin: Instant::now(), message_loop };
             }
             eprintln!("attempt {attempt}: {connected:?}");

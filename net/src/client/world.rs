@@ -84,6 +84,11 @@ pub(super) struct KnownWorld {
 }
 
 impl KnownWorld {
+    /// Nothing is known yet; it is about `tick`.
+    pub(super) fn at(tick: u64) -> Self {
+        KnownWorld { newest_tick: tick, ..KnownWorld::default() }
+    }
+
     /// Takes one view. `ground`: the land.
     pub(super) fn take_view(&mut self, view: &View<'_>, ground: &Terrain) {
         self.newest_tick = self.newest_tick.max(view.tick);

@@ -13,7 +13,7 @@ fn seed() -> u64 {
 fn exchange(seed: u64, faults: Faults, channel: usize, count: u32) -> (Vec<u32>, Vec<u32>) {
     let mut network = Loopback::new(seed, faults);
     let peer = network.connect();
-    assert_eq!(network.poll_server(), Some(TransportEvent::Connected { peer }));
+    assert_eq!(network.poll_server(), Some(TransportEvent::Connected { peer, ticket: None }));
     let mut at_server = Vec::new();
     let mut at_client = Vec::new();
     let number = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().expect("four bytes were sent"));
@@ -92,7 +92,7 @@ fn without_faults_everything_arrives_at_once() {
     network.client_send(peer, CHANNEL_STATE, vec![1]);
     network.client_send(peer, CHANNEL_COMMAND, vec![2]);
     network.advance(Duration::ZERO);
-    assert_eq!(network.poll_server(), Some(TransportEvent::Connected { peer }));
+    assert_eq!(network.poll_server(), Some(TransportEvent::Connected { peer, ticket: None }));
     assert_eq!(network.poll_server(), Some(TransportEvent::Message { peer, channel: CHANNEL_STATE, bytes: vec![1] }));
     assert_eq!(network.poll_server(), Some(TransportEvent::Message { peer, channel: CHANNEL_COMMAND, bytes: vec![2] }));
     assert_eq!(network.poll_server(), None);

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::client::{Client, ClientEvent};
+use crate::flood::Rates;
 use crate::loopback::{Faults, Loopback};
+use crate::token::TokenKey;
 use std::collections::BTreeSet;
 use vsekai_schema::content::ContentFiles;
 use vsekai_schema::record::IdBlock;
@@ -21,6 +23,8 @@ const TICK: Duration = Duration::from_nanos(1_000_000_000 / 60);
 struct Scene {
     simulation: Simulation,
     server: Server,
+    porter: Arc<Porter>,
+    tokens: u128,
     network: Loopback,
     clients: Vec<(PeerId, Client)>,
     events: Vec<(usize, ClientEvent)>,
@@ -44,7 +48,7 @@ impl Scene {
             content: serde_json::to_string(&simulation.catalogue()).unwrap(),
         };
         let second = Duration::from_secs(1);
-        let limits = Limits { commands_per_s: 20.0, datagrams_per_s: 200.0, silence: 5 * second, hello: 5 * second };
+        let limits = Limits { rates: Rates::default(), silence: 5 * second, hello: 5 * second };
         let replication = ReplicationConfig {
             tick_hz: 60,
             view_radius_chunks: 2,
@@ -53,10 +57,13 @@ impl Scene {
             motion_kbit_s: 256,
             bulk_kbit_s: 4_000,
         };
-        let config = ServerConfig { tick_hz: 60, players_max, limits, replication };
+        let config = ServerConfig { tick_hz: 60, players_max, limits, resume: 3 * second, replication };
+        let porter = Arc::new(Porter::new(TokenKey::new(&[7; 32]), Duration::ZERO));
         Scene {
             simulation,
-            server: Server::new(config, facts),
+            server: Server::new(config, facts, Arc::clone(&porter)),
+            porter,
+            tokens: 0,
             network: Loopback::new(5, faults),
             clients: Vec::new(),
             events: Vec::new(),
@@ -65,9 +72,41 @@ impl Scene {
         }
     }
 
-    fn connect(&mut self, token: &str) -> usize {
-        self.clients.push((self.network.connect(), Client::new(token, token)));
+    /// A new client of the player who is called `player`.
+    fn connect(&mut self, player: &str) -> usize {
+        let token = self.token(player);
+        self.clients.push((self.network.connect(), Client::new(&token, player)));
         self.clients.len() - 1
+    }
+
+    fn token(&mut self, player: &str) -> String {
+        self.tokens += 1;
+        let (key, minute) = (PlayerKey::from_secret(player), Duration::from_secs(60));
+        self.porter.issue(self.now, key, self.tokens.to_le_bytes(), minute)
+    }
+
+    /// The client's connection breaks, and it comes back on another.
+    fn come_back(&mut self, number: usize) {
+        assert!(self.clients[number].1.resume(), "there is no session");
+        self.clients[number].0 = self.network.connect();
+    }
+
+    fn break_off(&mut self, number: usize) {
+        self.network.lose(self.clients[number].0);
+    }
+
+    /// All results that a client got, by number.
+    fn results(&self, number: usize) -> Vec<u32> {
+        let of = |(to, event): &(usize, ClientEvent)| match event {
+            ClientEvent::Result { sequence, .. } if *to == number => Some(*sequence),
+            _ => None,
+        };
+        self.events.iter().filter_map(of).collect()
+    }
+
+    fn plank(&self, number: usize) -> Command {
+        let recipes = &self.clients[number].1.welcome().unwrap().catalogue.recipes;
+        Command::Craft { recipe: vsekai_schema::id::RecipeId(recipes.iter().find(|r| r.key == "plank").unwrap().id) }
     }
 
     fn tick(&mut self) {
@@ -332,4 +371,173 @@ fn a_full_shard_says_so() {
     let bert = scene.connect("bert-token");
     scene.until("the refusal", |scene| scene.refusal(bert) == Some(Refusal::ServerFull));
     assert_eq!(scene.server.player_count(), 1);
+}
+
+#[test]
+fn a_token_serves_one_hello() {
+    let mut scene = Scene::new(Faults::default());
+    let token = scene.token("anna");
+    for round in 0..3 {
+        let token = if round == 2 { "a-token-of-old-days".to_string() } else { token.clone() };
+        scene.clients.push((scene.network.connect(), Client::new(&token, "Anna")));
+    }
+    scene.until("two refusals", |scene| (1..3).all(|n| scene.refusal(n) == Some(Refusal::BadToken)));
+    scene.until("the own body", |scene| scene.clients[0].1.own().is_some());
+    assert_eq!(scene.refusal(0), None);
+}
+
+#[test]
+fn a_lost_connection_is_resumed_and_every_result_comes_once() {
+    for seed in 1..=20 {
+        let faults = Faults { delay_ms: (5, 60), loss_permille: 100, duplicate_permille: 50, reorder_permille: 50 };
+        let mut scene = Scene::new(faults);
+        scene.network = Loopback::new(seed, faults);
+        scene.durability_lag = seed % 10;
+        let (anna, bert) = (scene.join("anna"), scene.join("bert"));
+        let body = scene.player(anna);
+        let plank = scene.plank(anna);
+        let mut sent = 0;
+        for round in 0..6 {
+            for tick in 0..60 {
+                if tick % 9 == 0 {
+                    let now = scene.now;
+                    scene.clients[anna].1.command(now, plank.clone());
+                    sent += 1;
+                }
+                let now = scene.now;
+                scene.clients[anna].1.walk(100, 0, 0, false);
+                scene.clients[bert].1.ping(now);
+                // In the middle of everything, somewhere else each time.
+                if tick == (seed as u32 * 7 + round * 11) % 60 {
+                    scene.break_off(anna);
+                    scene.come_back(anna);
+                }
+                scene.tick();
+                assert!(scene.simulation.view().is_visible(body), "seed {seed}: the body left");
+            }
+        }
+        scene.until("all results", |scene| {
+            let now = scene.now;
+            scene.clients[anna].1.ping(now);
+            scene.clients[bert].1.ping(now);
+            scene.clients[anna].1.pending_count() == 0
+        });
+        assert_eq!(scene.results(anna), (1..=sent).collect::<Vec<_>>(), "seed {seed}: each once and in order");
+        // A connection that breaks before the shard heard anything by it resumes nothing.
+        assert!((4..=6).contains(&scene.server.counts().resumed), "seed {seed}: {:?}", scene.server.counts());
+        assert_eq!((scene.server.player_count(), scene.server.away_count()), (2, 0), "seed {seed}");
+        // What it sees is what is there: nothing of before the break is left.
+        scene.network.set_faults(Faults::default());
+        for _ in 0..240 {
+            let now = scene.now;
+            scene.clients[anna].1.ping(now);
+            scene.clients[bert].1.ping(now);
+            scene.tick();
+        }
+        scene.check_view(anna);
+    }
+}
+
+#[test]
+fn belongings_are_not_shown_to_who_comes_back_before_they_are_durable() {
+    let mut scene = Scene::new(Faults::default());
+    let anna = scene.join("anna");
+    let planks = |scene: &Scene| {
+        let own = scene.clients[anna].1.own().and_then(|own| own.get::<Inventory>());
+        own.map(|inventory| inventory.slots.stacks().count())
+    };
+    let before = planks(&scene);
+    scene.durability_lag = u64::MAX;
+    let (plank, now) = (scene.plank(anna), scene.now);
+    scene.clients[anna].1.command(now, plank);
+    (0..5).for_each(|_| scene.tick());
+    assert_eq!(scene.server.counts().commands_done, 1);
+    scene.break_off(anna);
+    scene.come_back(anna);
+    (0..60).for_each(|_| scene.tick());
+    assert!(scene.events.iter().any(|(_, event)| *event == ClientEvent::Resumed), "{:?}", scene.events);
+    assert_eq!(planks(&scene), None, "shown although not durable");
+    assert!(scene.results(anna).is_empty());
+    scene.durability_lag = 0;
+    scene.until("the result", |scene| scene.results(anna) == [1]);
+    scene.until("the planks", |scene| planks(scene).is_some_and(|count| Some(count) > before));
+}
+
+#[test]
+fn who_does_not_come_back_in_time_leaves() {
+    let mut scene = Scene::new(Faults::default());
+    let anna = scene.join("anna");
+    let body = scene.player(anna);
+    scene.break_off(anna);
+    for _ in 0..170 {
+        scene.tick();
+    }
+    assert!(scene.simulation.view().is_visible(body), "left too early");
+    assert_eq!((scene.server.player_count(), scene.server.away_count()), (1, 1));
+    scene.until("the body to leave", |scene| !scene.simulation.view().is_visible(body));
+    scene.come_back(anna);
+    scene.until("the refusal", |scene| scene.refusal(anna) == Some(Refusal::NotResumable));
+    assert_eq!((scene.server.player_count(), scene.server.counts().not_resumed), (0, 1));
+}
+
+#[test]
+fn who_says_goodbye_or_misbehaves_leaves_at_once() {
+    let mut scene = Scene::new(Faults::default());
+    for (name, bytes) in [("anna", encode(&vsekai_schema::wire::ClientMessage::Goodbye)), ("bert", vec![77])] {
+        let number = scene.join(name);
+        let body = scene.player(number);
+        scene.network.client_send(scene.clients[number].0, CHANNEL_COMMAND, bytes);
+        (0..4).for_each(|_| scene.tick());
+        assert!(!scene.simulation.view().is_visible(body), "{name} stays");
+        assert_eq!(scene.server.player_count(), 0);
+        scene.come_back(number);
+        scene.until("the refusal", |scene| scene.refusal(number).is_some());
+    }
+}
+
+#[test]
+fn who_is_away_gives_place_to_who_is_there() {
+    let mut scene = Scene::with_players_max(Faults::default(), 1);
+    let anna = scene.join("anna");
+    scene.break_off(anna);
+    (0..4).for_each(|_| scene.tick());
+    let bert = scene.join("bert");
+    assert_eq!(scene.server.player_count(), 1);
+    // And who is away may also come anew, to the same body.
+    scene.clients[bert].1.leave();
+    scene.until("bert to leave", |scene| scene.server.player_count() == 0);
+    let again = scene.join("anna");
+    assert_eq!(scene.player(again), scene.player(anna));
+    scene.break_off(again);
+    (0..4).for_each(|_| scene.tick());
+    let third = scene.join("anna");
+    assert_eq!((scene.player(third), scene.server.player_count()), (scene.player(anna), 1));
+    scene.come_back(again);
+    scene.until("the older session's refusal", |scene| scene.refusal(again) == Some(Refusal::NotResumable));
+}
+
+#[test]
+fn an_operator_removes_and_bans() {
+    let mut scene = Scene::new(Faults::default());
+    let key = PlayerKey::from_secret("anna");
+    assert!(!scene.server.remove(key, Refusal::Kicked, "nobody there"));
+    let anna = scene.join("anna");
+    let line = PlayerLine { key, name: "anna".into(), player: Some(scene.player(anna)), away: false };
+    assert_eq!(scene.server.players(), [line]);
+    assert!(scene.server.remove(key, Refusal::Kicked, "mind the gap"));
+    let told = ClientEvent::Refused { reason: Refusal::Kicked, message: "mind the gap".into() };
+    scene.until("the words", |scene| scene.events.iter().any(|(_, event)| *event == told));
+    assert_eq!(scene.server.player_count(), 0);
+    let again = scene.join("anna");
+    let spare = scene.token("anna");
+    scene.porter.ban(key, "griefing").unwrap();
+    scene.break_off(again);
+    (0..4).for_each(|_| scene.tick());
+    assert!(scene.server.remove(key, Refusal::Banned, "griefing"));
+    for _ in 0..2 {
+        scene.clients.push((scene.network.connect(), Client::new(&spare, "Anna")));
+    }
+    let told = ClientEvent::Refused { reason: Refusal::Banned, message: "banned: griefing".into() };
+    scene.until("the words", |scene| scene.events.iter().any(|(_, event)| *event == told));
+    assert_eq!((scene.server.player_count(), scene.server.counts().kicked), (0, 2));
 }

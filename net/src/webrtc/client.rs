@@ -75,6 +75,11 @@ impl Connection {
         reason
     }
 
+    /// Ends it without a word to anybody, as when a network goes away.
+    pub fn abandon(self) {
+        self.task.abort();
+    }
+
     /// Is it over?
     pub fn is_closed(&self) -> bool {
         self.task.is_finished()

@@ -1,13 +1,13 @@
 //! The WebRTC server as the shard sees it: start, commands in, events out through the sink, numbers, stop.
 //!
-//! One worker thread with one UDP port serves all peers (about 20 µs a message: see [`super::worker`]). Everything that names a
-//! peer goes through [`WebRtcServer::worker_of`], so that several workers with a port each can share the peers when one core
-//! is not enough.
+//! Each worker is a thread with a UDP port of its own (about 20 µs a message: see [`super::worker`]); peers are dealt out to
+//! them in turn, and everything that names a peer goes to its worker.
 
 use super::error::StartError;
 use super::signalling::{Admission, Door, Refused};
 use super::worker::{Addresses, Control, Worker};
-use crate::transport::{EventSink, PeerId, TransportCommand};
+use crate::flood::Rates;
+use crate::transport::{EventSink, PeerId, RECEIVE_BYTES_MAX, TransportCommand};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,8 +26,10 @@ const RECEIVE_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 /// How the server is set up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebRtcConfig {
-    /// UDP address; port 0 takes any.
+    /// UDP address of the first worker; those after it have the ports that follow. Port 0 takes any for each.
     pub bind: SocketAddr,
+    /// Threads that serve players, each with a port of its own.
+    pub workers: usize,
     /// The address that clients are told instead of the bound one, for a server behind 1:1 NAT. Without it, a server bound to
     /// `0.0.0.0` tells them 127.0.0.1 and the machine's primary address.
     pub public_address: Option<IpAddr>,
@@ -35,18 +37,28 @@ pub struct WebRtcConfig {
     pub connections_max: usize,
     /// Most connections from one IP address.
     pub connections_per_address_max: usize,
+    /// Most connections from one IP address whose channels are not open yet.
+    pub handshakes_per_address_max: usize,
     /// How long a client may take from its WebSocket to open channels.
     pub handshake_timeout: Duration,
+    /// Longest message that is passed on; a longer one is an offence.
+    pub message_bytes_max: usize,
+    /// How much a client may send before the rest is dropped here; `None` passes everything on.
+    pub rates: Option<Rates>,
 }
 
 impl Default for WebRtcConfig {
     fn default() -> WebRtcConfig {
         WebRtcConfig {
             bind: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            workers: 1,
             public_address: None,
             connections_max: 2_000,
             connections_per_address_max: 1_200,
+            handshakes_per_address_max: 600,
             handshake_timeout: Duration::from_secs(10),
+            message_bytes_max: RECEIVE_BYTES_MAX,
+            rates: None,
         }
     }
 }
@@ -63,6 +75,7 @@ pub struct Counters {
     pub(super) bytes_out: AtomicU64,
     pub(super) packets_refused: AtomicU64,
     pub(super) messages_dropped: AtomicU64,
+    pub(super) messages_flooded: AtomicU64,
 }
 
 impl Counters {
@@ -79,6 +92,8 @@ impl Counters {
             bytes_out: read(&self.bytes_out),
             packets_refused: read(&self.packets_refused),
             messages_dropped: read(&self.messages_dropped),
+            messages_flooded: read(&self.messages_flooded),
+            ..Metrics::default()
         }
     }
 
@@ -108,6 +123,12 @@ pub struct Metrics {
     pub packets_refused: u64,
     /// Datagrams that were not sent or not passed on because a queue was full, and messages to peers that were gone.
     pub messages_dropped: u64,
+    /// Messages dropped because their sender sent too many or too long ones.
+    pub messages_flooded: u64,
+    /// Clients at the door whose channels are not open yet. Zero from [`Counters::metrics`].
+    pub handshakes_open: u64,
+    /// Clients that found no room at the door. Zero from [`Counters::metrics`].
+    pub refused_at_door: u64,
 }
 
 /// Gives commands to the server; cheap to clone.
@@ -117,15 +138,35 @@ pub struct Commands {
 }
 
 impl Commands {
-    /// Queues a batch without waiting and wakes the worker once. When the queue is full, or the server stopped, nothing is
-    /// queued and the batch comes back: nothing that must arrive is lost silently.
+    /// Queues a batch without waiting and wakes each worker concerned once. What a worker's queue does not take, or when the
+    /// server stopped, comes back in its order: nothing that must arrive is lost silently.
     pub fn send(&self, commands: Vec<TransportCommand>) -> Result<(), Vec<TransportCommand>> {
         if commands.is_empty() {
             return Ok(());
         }
-        // With several workers the batch is to be split by `WebRtcServer::worker_of`.
-        self.workers[0].try_send(commands).map_err(|refused| refused.into_inner())
+        let [one] = &*self.workers else { return self.deal(commands) };
+        one.try_send(commands).map_err(|refused| refused.into_inner())
     }
+
+    fn deal(&self, commands: Vec<TransportCommand>) -> Result<(), Vec<TransportCommand>> {
+        let mut batches: Vec<Vec<TransportCommand>> = self.workers.iter().map(|_| Vec::new()).collect();
+        for command in commands {
+            let (TransportCommand::Send { peer, .. } | TransportCommand::Disconnect { peer }) = &command;
+            batches[worker_of(*peer, self.workers.len())].push(command);
+        }
+        let mut refused = Vec::new();
+        for (worker, batch) in self.workers.iter().zip(batches).filter(|(_, batch)| !batch.is_empty()) {
+            if let Err(error) = worker.try_send(batch) {
+                refused.append(&mut error.into_inner());
+            }
+        }
+        if refused.is_empty() { Ok(()) } else { Err(refused) }
+    }
+}
+
+/// Which of `workers` serves a peer.
+fn worker_of(peer: PeerId, workers: usize) -> usize {
+    (peer.0 % workers as u64) as usize
 }
 
 /// A running server; cheap to clone. Give it to axum as state for [`super::signalling::upgrade`]. It stops when
@@ -155,46 +196,32 @@ struct WorkerHandle {
 }
 
 impl WebRtcServer {
-    /// Binds the UDP port and starts the worker. Events go to `sink`, called on the worker's thread: it must not block.
+    /// Binds the UDP ports and starts the workers. Events go to `sink`, called on the workers' threads: it must not block.
+    ///
+    /// # Errors
+    /// When a port is taken, or the system gives no thread.
     pub fn start(config: WebRtcConfig, sink: EventSink) -> Result<WebRtcServer, StartError> {
-        let bind_error = |source| StartError::Bind { address: config.bind, source };
-        let socket = UdpSocket::bind(config.bind).map_err(bind_error)?;
-        socket.set_nonblocking(true).map_err(bind_error)?;
-        enlarge_receive_buffer(&socket);
-        let address = socket.local_addr().map_err(bind_error)?;
-        let addresses = advertised(address, config.public_address);
-
         let id = Uuid::new_v4();
         let counters = Arc::new(Counters::default());
-        let stop = Arc::new(Notify::new());
-        let (control_sender, control) = mpsc::channel(CONTROLS_MAX);
-        let (command_sender, commands) = mpsc::channel(COMMAND_BATCHES_MAX);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
-        let socket = {
-            let _inside = runtime.enter();
-            tokio::net::UdpSocket::from_std(socket).map_err(bind_error)?
-        };
-        let worker = Worker::new(id, socket, addresses, config.handshake_timeout, sink, Arc::clone(&counters))?;
-        let stop_of_worker = Arc::clone(&stop);
-        let thread = thread::Builder::new()
-            .name("webrtc".into())
-            .spawn(move || runtime.block_on(worker.run(commands, control, stop_of_worker)))
-            .map_err(StartError::Thread)?;
-
+        // All ports first: a worker that runs already would have to be stopped.
+        let sockets = (0..config.workers.max(1)).map(|number| bind(&config, number));
+        let sockets = sockets.collect::<Result<Vec<_>, StartError>>()?;
+        let mut workers = Vec::with_capacity(sockets.len());
+        let mut senders = Vec::with_capacity(sockets.len());
+        for socket in sockets {
+            let (worker, commands) = start_worker(id, socket, &config, Arc::clone(&sink), Arc::clone(&counters))?;
+            workers.push(worker);
+            senders.push(commands);
+        }
         Ok(WebRtcServer {
             shared: Arc::new(Shared {
                 id,
                 next_peer: AtomicU64::new(1),
-                door: Arc::new(Door::new(config.connections_max, config.connections_per_address_max)),
+                door: Arc::new(Door::new(&config)),
                 stopped: AtomicBool::new(false),
                 counters,
-                commands: Commands { workers: Arc::from([command_sender]) },
-                workers: vec![WorkerHandle {
-                    address,
-                    control: control_sender,
-                    stop,
-                    thread: Mutex::new(Some(thread)),
-                }],
+                commands: Commands { workers: Arc::from(senders) },
+                workers,
             }),
         })
     }
@@ -209,9 +236,20 @@ impl WebRtcServer {
         Arc::clone(&self.shared.counters)
     }
 
-    /// The bound UDP address.
+    /// What was counted, and what is at the door now.
+    pub fn metrics(&self) -> Metrics {
+        let (handshakes_open, refused_at_door) = self.shared.door.counts();
+        Metrics { handshakes_open, refused_at_door, ..self.shared.counters.metrics() }
+    }
+
+    /// The bound UDP address of the first worker.
     pub fn local_address(&self) -> SocketAddr {
         self.shared.workers[0].address
+    }
+
+    /// The bound UDP addresses of all workers.
+    pub fn local_addresses(&self) -> Vec<SocketAddr> {
+        self.shared.workers.iter().map(|worker| worker.address).collect()
     }
 
     /// The id under which the server takes part in signalling.
@@ -253,7 +291,7 @@ impl WebRtcServer {
     }
 
     fn worker_of(&self, peer: PeerId) -> &WorkerHandle {
-        &self.shared.workers[(peer.0 % self.shared.workers.len() as u64) as usize]
+        &self.shared.workers[worker_of(peer, self.shared.workers.len())]
     }
 }
 
@@ -263,6 +301,46 @@ impl Drop for Shared {
             worker.stop.notify_one();
         }
     }
+}
+
+fn bind(config: &WebRtcConfig, number: usize) -> Result<UdpSocket, StartError> {
+    let mut address = config.bind;
+    if address.port() != 0 {
+        // The configuration keeps the last port below 65,536.
+        address.set_port(address.port().saturating_add(number as u16));
+    }
+    let bind_error = |source| StartError::Bind { address, source };
+    let socket = UdpSocket::bind(address).map_err(bind_error)?;
+    socket.set_nonblocking(true).map_err(bind_error)?;
+    enlarge_receive_buffer(&socket);
+    Ok(socket)
+}
+
+fn start_worker(
+    id: Uuid,
+    socket: UdpSocket,
+    config: &WebRtcConfig,
+    sink: EventSink,
+    counters: Arc<Counters>,
+) -> Result<(WorkerHandle, mpsc::Sender<Vec<TransportCommand>>), StartError> {
+    let bind_error = |source| StartError::Bind { address: config.bind, source };
+    let address = socket.local_addr().map_err(bind_error)?;
+    let stop = Arc::new(Notify::new());
+    let (control_sender, control) = mpsc::channel(CONTROLS_MAX);
+    let (command_sender, commands) = mpsc::channel(COMMAND_BATCHES_MAX);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
+    let socket = {
+        let _inside = runtime.enter();
+        tokio::net::UdpSocket::from_std(socket).map_err(bind_error)?
+    };
+    let worker = Worker::new(id, socket, advertised(address, config.public_address), config, sink, counters)?;
+    let stop_of_worker = Arc::clone(&stop);
+    let thread = thread::Builder::new()
+        .name("webrtc".into())
+        .spawn(move || runtime.block_on(worker.run(commands, control, stop_of_worker)))
+        .map_err(StartError::Thread)?;
+    let handle = WorkerHandle { address, control: control_sender, stop, thread: Mutex::new(Some(thread)) };
+    Ok((handle, command_sender))
 }
 
 /// The addresses at which clients are told to find `bound`.

@@ -5,16 +5,17 @@
 //! A client that breaks the protocol loses its WebSocket, and with it the connection when that did not stand yet. Pings are
 //! never sent: native matchbox takes any frame but text for an error.
 
-use super::server::WebRtcServer;
+use super::server::{WebRtcConfig, WebRtcServer};
 use super::worker::Control;
+use crate::porter::Ticket;
 use crate::transport::PeerId;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
-use axum::extract::{ConnectInfo, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -77,25 +78,23 @@ pub enum PeerSignal {
     Answer(String),
 }
 
-/// Axum handler for any path. The service must be made with `into_make_service_with_connect_info::<SocketAddr>()`.
+/// Answers a request of `address` to upgrade to a WebSocket. Who may come is decided before: what was shown is the `ticket`.
 ///
-/// Refuses with 503 when the server is full or stopped, and with 429 when too many come from the same address. To serve a
-/// page on the same path, take `Result<WebSocketUpgrade, WebSocketUpgradeRejection>` and call this with the `Ok`.
+/// Refuses with 503 when the server is full or stopped, and with 429 when too many come from the same address.
 pub async fn upgrade(
     upgrade: WebSocketUpgrade,
-    ConnectInfo(address): ConnectInfo<SocketAddr>,
-    State(server): State<WebRtcServer>,
+    address: IpAddr,
+    ticket: Option<Ticket>,
+    server: WebRtcServer,
 ) -> Response {
-    let admission = match server.admit(address.ip()) {
+    let admission = match server.admit(address) {
         Ok(admission) => Arc::new(admission),
-        Err(refused @ Refused::Full) => {
-            return (StatusCode::SERVICE_UNAVAILABLE, refused.to_string()).into_response();
-        }
-        Err(refused @ Refused::TooManyFromAddress) => {
-            return (StatusCode::TOO_MANY_REQUESTS, refused.to_string()).into_response();
-        }
-        Err(refused @ Refused::Stopped) => {
-            return (StatusCode::SERVICE_UNAVAILABLE, refused.to_string()).into_response();
+        Err(refused) => {
+            let code = match refused {
+                Refused::Full | Refused::Stopped => StatusCode::SERVICE_UNAVAILABLE,
+                Refused::TooManyFromAddress | Refused::TooManyHandshakes => StatusCode::TOO_MANY_REQUESTS,
+            };
+            return (code, format!("{refused}\n")).into_response();
         }
     };
     upgrade
@@ -103,11 +102,11 @@ pub async fn upgrade(
         .write_buffer_size(0)
         .max_message_size(SIGNAL_BYTES_MAX)
         .max_frame_size(SIGNAL_BYTES_MAX)
-        .on_upgrade(move |socket| serve(socket, server, admission))
+        .on_upgrade(move |socket| serve(socket, server, ticket, admission))
 }
 
 /// One client's WebSocket from beginning to end.
-async fn serve(mut socket: WebSocket, server: WebRtcServer, admission: Arc<Admission>) {
+async fn serve(mut socket: WebSocket, server: WebRtcServer, ticket: Option<Ticket>, admission: Arc<Admission>) {
     let peer = server.next_peer();
     let (to_socket, mut from_worker) = mpsc::channel(EVENTS_WAITING_MAX);
     if !write(&mut socket, &PeerEvent::IdAssigned(Uuid::new_v4())).await {
@@ -115,7 +114,7 @@ async fn serve(mut socket: WebSocket, server: WebRtcServer, admission: Arc<Admis
     }
     let since = Instant::now();
     let admission_of_peer = Arc::clone(&admission);
-    if !server.control(Control::Open { peer, since, to_socket, _admission: admission_of_peer }).await {
+    if !server.control(Control::Open { peer, ticket, since, to_socket, admission: admission_of_peer }).await {
         return;
     }
     let mut message_count = 0;
@@ -182,18 +181,27 @@ async fn write(socket: &mut WebSocket, event: &PeerEvent) -> bool {
     matches!(timeout(WRITE_TIMEOUT, socket.send(Message::text(text))).await, Ok(Ok(())))
 }
 
-/// Counts connections, and how many of them each address has.
+/// Counts connections and unfinished handshakes, and how many of them each address has.
 #[derive(Debug)]
 pub(super) struct Door {
     connections_max: usize,
     connections_per_address_max: usize,
+    handshakes_per_address_max: usize,
+    refused: AtomicU64,
     inside: Mutex<Inside>,
 }
 
 #[derive(Debug, Default)]
 struct Inside {
     total: usize,
-    by_address: HashMap<IpAddr, usize>,
+    handshakes: usize,
+    by_address: HashMap<IpAddr, OfAddress>,
+}
+
+#[derive(Debug, Default)]
+struct OfAddress {
+    total: usize,
+    handshakes: usize,
 }
 
 /// Why somebody was not let in.
@@ -203,29 +211,62 @@ pub(super) enum Refused {
     Full,
     #[error("too many connections from this address")]
     TooManyFromAddress,
+    #[error("too many unfinished handshakes from this address")]
+    TooManyHandshakes,
     #[error("the shard is shutting down")]
     Stopped,
 }
 
 impl Door {
-    pub(super) fn new(connections_max: usize, connections_per_address_max: usize) -> Door {
-        Door { connections_max, connections_per_address_max, inside: Mutex::default() }
+    pub(super) fn new(config: &WebRtcConfig) -> Door {
+        Door {
+            connections_max: config.connections_max,
+            connections_per_address_max: config.connections_per_address_max,
+            handshakes_per_address_max: config.handshakes_per_address_max,
+            refused: AtomicU64::new(0),
+            inside: Mutex::default(),
+        }
     }
 
     /// Lets a connection in for as long as the admission lives.
     pub(super) fn admit(self: &Arc<Door>, address: IpAddr) -> Result<Admission, Refused> {
-        let address = address.to_canonical();
+        let address = subscriber(address);
         let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
-        if inside.total >= self.connections_max {
-            return Err(Refused::Full);
+        let of_address = inside.by_address.get(&address);
+        let (total, handshakes) = of_address.map_or((0, 0), |count| (count.total, count.handshakes));
+        let refused = if inside.total >= self.connections_max {
+            Some(Refused::Full)
+        } else if total >= self.connections_per_address_max {
+            Some(Refused::TooManyFromAddress)
+        } else if handshakes >= self.handshakes_per_address_max {
+            Some(Refused::TooManyHandshakes)
+        } else {
+            None
+        };
+        if let Some(refused) = refused {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return Err(refused);
         }
         let count = inside.by_address.entry(address).or_default();
-        if *count >= self.connections_per_address_max {
-            return Err(Refused::TooManyFromAddress);
-        }
-        *count += 1;
+        count.total += 1;
+        count.handshakes += 1;
         inside.total += 1;
-        Ok(Admission { door: Arc::clone(self), address })
+        inside.handshakes += 1;
+        Ok(Admission { door: Arc::clone(self), address, shaking: AtomicBool::new(true) })
+    }
+
+    /// Unfinished handshakes now, and how many were ever refused for want of room.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        let handshakes = self.inside.lock().unwrap_or_else(PoisonError::into_inner).handshakes;
+        (handshakes as u64, self.refused.load(Ordering::Relaxed))
+    }
+}
+
+/// What counts as one address: of IPv6 the 64 bits that a subscriber has at least.
+fn subscriber(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+        address => address,
     }
 }
 
@@ -234,17 +275,67 @@ impl Door {
 pub(super) struct Admission {
     door: Arc<Door>,
     address: IpAddr,
+    shaking: AtomicBool,
+}
+
+impl Admission {
+    /// The channels are open.
+    pub(super) fn handshake_done(&self) {
+        if self.shaking.swap(false, Ordering::Relaxed) {
+            let mut inside = self.door.inside.lock().unwrap_or_else(PoisonError::into_inner);
+            inside.handshakes -= 1;
+            if let Some(count) = inside.by_address.get_mut(&self.address) {
+                count.handshakes -= 1;
+            }
+        }
+    }
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
+        self.handshake_done();
         let mut inside = self.door.inside.lock().unwrap_or_else(PoisonError::into_inner);
         inside.total -= 1;
         if let Some(count) = inside.by_address.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
+            count.total -= 1;
+            if count.total == 0 {
                 inside.by_address.remove(&self.address);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_address_has_its_share() {
+        let config = WebRtcConfig {
+            connections_max: 5,
+            connections_per_address_max: 3,
+            handshakes_per_address_max: 2,
+            ..WebRtcConfig::default()
+        };
+        let door = Arc::new(Door::new(&config));
+        let admit = |address: &str| door.admit(address.parse().unwrap());
+        let first = admit("10.0.0.1").unwrap();
+        let second = admit("::ffff:10.0.0.1").unwrap();
+        assert_eq!(admit("10.0.0.1").err(), Some(Refused::TooManyHandshakes));
+        first.handshake_done();
+        first.handshake_done();
+        assert_eq!(door.counts(), (1, 1));
+        let third = admit("10.0.0.1").unwrap();
+        second.handshake_done();
+        assert_eq!(admit("10.0.0.1").err(), Some(Refused::TooManyFromAddress));
+        // One subscriber of IPv6, whatever stands in the lower half.
+        let _sixth = [admit("2001:db8::1").unwrap(), admit("2001:db8::ffff:2").unwrap()];
+        assert_eq!(admit("2001:db8::3").err(), Some(Refused::Full));
+        drop((first, third));
+        assert_eq!(admit("2001:db8::3").err(), Some(Refused::TooManyHandshakes));
+        assert!(admit("2001:db8:0:1::3").is_ok());
+        drop(second);
+        assert_eq!(door.counts(), (2, 4));
+        assert_eq!(door.inside.lock().unwrap().by_address.len(), 1);
     }
 }

@@ -2,10 +2,16 @@
 
 use super::link::{Link, LinkEvent, Outbox};
 use super::*;
-use crate::transport::{EventSink, PeerId, RECEIVE_BYTES_MAX, TransportCommand, TransportEvent};
+use crate::flood::Rates;
+use crate::porter::Ticket;
+use crate::transport::{EventSink, Offence, PeerId, RECEIVE_BYTES_MAX, TransportCommand, TransportEvent};
 use axum::Router;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::{ConnectInfo, State};
+use axum::response::Response;
 use axum::routing::any;
 use futures_util::{SinkExt, StreamExt};
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,8 +48,8 @@ impl Shard {
     ) -> Shard {
         let server = WebRtcServer::start(config, sink).unwrap();
         let router = Router::new()
-            .route("/", any(upgrade))
-            .route("/{room}", any(upgrade))
+            .route("/", any(let_in))
+            .route("/{room}", any(let_in))
             .with_state(server.clone())
             .into_make_service_with_connect_info::<SocketAddr>();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -59,7 +65,7 @@ impl Shard {
     async fn connect(&mut self) -> (Connection, PeerId) {
         let connection = connect(&self.url(), PATIENCE).await.unwrap();
         match self.event().await {
-            TransportEvent::Connected { peer } => (connection, peer),
+            TransportEvent::Connected { peer, .. } => (connection, peer),
             other => panic!("{other:?}"),
         }
     }
@@ -99,6 +105,17 @@ impl Shard {
         timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("{what}: {:?}", counters.metrics()));
     }
 }
+
+/// Everybody may come; what they show is passed on.
+async fn let_in(
+    socket: WebSocketUpgrade,
+    ConnectInfo(address): ConnectInfo<SocketAddr>,
+    State(server): State<WebRtcServer>,
+) -> Response {
+    upgrade(socket, address.ip(), Some(TICKET), server).await
+}
+
+const TICKET: Ticket = Ticket::Token([9; 16]);
 
 async fn receive(connection: &mut Connection) -> Option<(usize, Vec<u8>)> {
     timeout(PATIENCE, connection.incoming.recv()).await.expect("a message in time")
@@ -342,7 +359,7 @@ async fn a_connection_outlives_its_websocket() {
         tokio::io::copy_bidirectional(&mut client, &mut server).await
     });
     let mut connection = connect(&url, PATIENCE).await.unwrap();
-    let TransportEvent::Connected { peer } = shard.event().await else {
+    let TransportEvent::Connected { peer, .. } = shard.event().await else {
         panic!("not connected");
     };
     relaying.abort();
@@ -464,4 +481,82 @@ fn packets_forged_with_the_peers_address_do_not_end_the_connection() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_workers_share_the_peers() {
+    let mut shard = Shard::start(WebRtcConfig { workers: 3, ..local() }).await;
+    let ports: HashSet<u16> = shard.server.local_addresses().iter().map(SocketAddr::port).collect();
+    assert_eq!(ports.len(), 3);
+    let mut connections = Vec::new();
+    for _ in 0..7 {
+        connections.push(shard.connect().await);
+    }
+    // One batch for all of them: each message finds its peer, and the order of each is kept.
+    let send = |number: u8| {
+        connections.iter().map(move |(_, peer)| TransportCommand::Send {
+            peer: *peer,
+            channel: CHANNEL_COMMAND,
+            bytes: vec![number, peer.0 as u8],
+        })
+    };
+    let batch: Vec<TransportCommand> = (0..20).flat_map(send).collect();
+    shard.server.commands().send(batch).unwrap();
+    for (connection, peer) in &mut connections {
+        for number in 0..20 {
+            assert_eq!(receive(connection).await, Some((CHANNEL_COMMAND, vec![number, peer.0 as u8])));
+        }
+    }
+    for (connection, peer) in &mut connections {
+        shard.check_alive(connection, *peer).await;
+    }
+    shard.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pinned_ports_follow_each_other() {
+    // Three free ports in a row, found by asking for one.
+    let free = (0..50).find_map(|_| {
+        let first = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let taken = |port: u16| std::net::UdpSocket::bind(("127.0.0.1", port)).is_err();
+        (first < 65_000 && !(0..3).any(|more| taken(first + more))).then_some(first)
+    });
+    let first = free.expect("three free ports in a row");
+    let bind = SocketAddr::from(([127, 0, 0, 1], first));
+    let shard = Shard::start(WebRtcConfig { workers: 3, bind, ..local() }).await;
+    let ports: Vec<u16> = shard.server.local_addresses().iter().map(SocketAddr::port).collect();
+    assert_eq!(ports, [first, first + 1, first + 2]);
+    shard.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_ends_at_the_worker() {
+    let rates = Rates { moves_per_s: 10, commands_per_s: 10, pings_per_s: 10, others_per_s: 10 };
+    let config = WebRtcConfig { rates: Some(rates), message_bytes_max: 512, ..local() };
+    let mut shard = Shard::start(config).await;
+    let (connection, peer) = shard.connect().await;
+    // Twenty pass, and some for the time it takes; two hundred more are dropped; then the peer is reported and muted.
+    for _ in 0..900 {
+        connection.outgoing.try_send(CHANNEL_STATE, vec![0, 1]);
+    }
+    let mut passed = 0;
+    let offence = loop {
+        match shard.event().await {
+            TransportEvent::Message { .. } => passed += 1,
+            other => break other,
+        }
+    };
+    assert_eq!(offence, TransportEvent::Offence { peer, offence: Offence::Flooding });
+    assert!((20..60).contains(&passed), "{passed} messages reached the tick");
+    shard.server.commands().send(vec![TransportCommand::Disconnect { peer }]).unwrap();
+    assert!(matches!(shard.event().await, TransportEvent::Disconnected { .. }));
+    assert!(shard.server.metrics().messages_flooded > 200);
+
+    let (connection, peer) = shard.connect().await;
+    assert!(connection.outgoing.try_send(CHANNEL_COMMAND, vec![1; 513]));
+    assert!(connection.outgoing.try_send(CHANNEL_COMMAND, vec![1; 5]));
+    assert_eq!(shard.event().await, TransportEvent::Offence { peer, offence: Offence::TooLarge(513) });
+    shard.server.commands().send(vec![TransportCommand::Disconnect { peer }]).unwrap();
+    assert!(matches!(shard.event().await, TransportEvent::Disconnected { .. }), "a muted peer was heard");
+    shard.stop().await;
 }

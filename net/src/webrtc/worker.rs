@@ -9,9 +9,11 @@
 
 use super::error::StartError;
 use super::link::{Link, LinkEvent, Outbox};
-use super::server::Counters;
+use super::server::{Counters, WebRtcConfig};
 use super::signalling::{Admission, PeerEvent, PeerSignal};
-use crate::transport::{EventSink, PeerId, RECEIVE_BYTES_MAX, TransportCommand, TransportEvent};
+use crate::flood::{Class, Measured, Meter, Rates};
+use crate::porter::Ticket;
+use crate::transport::{EventSink, Offence, PeerId, RECEIVE_BYTES_MAX, TransportCommand, TransportEvent};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::io;
@@ -63,12 +65,14 @@ pub(super) enum Control {
     Open {
         /// Its connection.
         peer: PeerId,
+        /// What it showed at the door.
+        ticket: Option<Ticket>,
         /// When it came.
         since: Instant,
         /// Into its WebSocket, which closes when this is dropped.
         to_socket: mpsc::Sender<PeerEvent>,
         /// Its place among the connections.
-        _admission: Arc<Admission>,
+        admission: Arc<Admission>,
     },
     /// The client answered.
     Answer {
@@ -116,6 +120,13 @@ impl Addresses {
     }
 }
 
+/// What a peer may send before it is passed on.
+#[derive(Debug, Clone, Copy)]
+struct MessageLimits {
+    bytes_max: usize,
+    rates: Option<Rates>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     /// Not all channels are open; the connection fails at `deadline`.
@@ -134,7 +145,11 @@ struct Peer {
     to_socket: mpsc::Sender<PeerEvent>,
     /// Time of the earliest of its entries in `timers`.
     timer: Option<Instant>,
-    _admission: Arc<Admission>,
+    ticket: Option<Ticket>,
+    admission: Arc<Admission>,
+    meter: Option<Meter>,
+    /// It did what ends a connection: nothing of it is passed on any more.
+    muted: bool,
 }
 
 /// All peers of one UDP port.
@@ -143,6 +158,8 @@ pub(super) struct Worker {
     socket: UdpSocket,
     addresses: Addresses,
     handshake_timeout: Duration,
+    limits: MessageLimits,
+    started: Instant,
     rtc_config: RtcConfig,
     sink: EventSink,
     counters: Arc<Counters>,
@@ -162,7 +179,7 @@ impl Worker {
         id: Uuid,
         socket: UdpSocket,
         addresses: Addresses,
-        handshake_timeout: Duration,
+        config: &WebRtcConfig,
         sink: EventSink,
         counters: Arc<Counters>,
     ) -> Result<Worker, StartError> {
@@ -176,7 +193,9 @@ impl Worker {
             id,
             socket,
             addresses,
-            handshake_timeout,
+            handshake_timeout: config.handshake_timeout,
+            limits: MessageLimits { bytes_max: config.message_bytes_max.min(RECEIVE_BYTES_MAX), rates: config.rates },
+            started: Instant::now(),
             rtc_config,
             sink,
             counters,
@@ -329,7 +348,9 @@ impl Worker {
 
     fn control(&mut self, control: Control) {
         match control {
-            Control::Open { peer, since, to_socket, _admission } => self.open(peer, since, to_socket, _admission),
+            Control::Open { peer, ticket, since, to_socket, admission } => {
+                self.open(peer, ticket, since, to_socket, admission);
+            }
             Control::Answer { peer: id, sdp } => {
                 let Some(peer) = self.peers.get_mut(&id) else {
                     return;
@@ -345,7 +366,14 @@ impl Worker {
         }
     }
 
-    fn open(&mut self, id: PeerId, since: Instant, to_socket: mpsc::Sender<PeerEvent>, admission: Arc<Admission>) {
+    fn open(
+        &mut self,
+        id: PeerId,
+        ticket: Option<Ticket>,
+        since: Instant,
+        to_socket: mpsc::Sender<PeerEvent>,
+        admission: Arc<Admission>,
+    ) {
         let credentials = IceCreds::new();
         let fragment = credentials.ufrag.clone();
         let config = self.rtc_config.clone().set_local_ice_credentials(credentials);
@@ -372,7 +400,10 @@ impl Worker {
                 addresses: Vec::new(),
                 to_socket,
                 timer: None,
-                _admission: admission,
+                ticket,
+                admission,
+                meter: None,
+                muted: false,
             },
         );
         self.settle(id);
@@ -498,17 +529,37 @@ impl Worker {
         match event {
             LinkEvent::Open => {
                 peer.stage = Stage::Open;
+                peer.admission.handshake_done();
+                peer.meter = self.limits.rates.map(|rates| Meter::new(rates, self.started.elapsed()));
+                let ticket = peer.ticket;
                 self.counters.connections_open.fetch_add(1, Ordering::Relaxed);
                 Counters::add(&self.counters.connections_total, 1);
-                if !(self.sink)(TransportEvent::Connected { peer: id }) {
+                if !(self.sink)(TransportEvent::Connected { peer: id, ticket }) {
                     self.remove(id, None);
                 }
             }
             // Nothing is expected of a peer that is being sent away.
             LinkEvent::Message { .. } if peer.stage != Stage::Open => {}
             LinkEvent::Message { channel, bytes } => {
-                if bytes.len() > RECEIVE_BYTES_MAX {
-                    return self.remove(id, Some("a message was too long".into()));
+                let measured = match &mut peer.meter {
+                    Some(meter) => meter.take(self.started.elapsed(), Class::of(channel, &bytes)),
+                    None => Measured::Within,
+                };
+                let offence = if bytes.len() > self.limits.bytes_max {
+                    Some(Offence::TooLarge(bytes.len()))
+                } else {
+                    (measured == Measured::Flooding).then_some(Offence::Flooding)
+                };
+                if peer.muted || measured == Measured::Over && channel == CHANNEL_STATE {
+                    return Counters::add(&self.counters.messages_flooded, 1);
+                }
+                if let Some(offence) = offence {
+                    Counters::add(&self.counters.messages_flooded, 1);
+                    peer.muted = true;
+                    if !(self.sink)(TransportEvent::Offence { peer: id, offence }) {
+                        self.remove(id, Some("the server's queue is full".into()));
+                    }
+                    return;
                 }
                 if !(self.sink)(TransportEvent::Message { peer: id, channel, bytes }) {
                     Counters::add(&self.counters.messages_dropped, 1);

@@ -26,9 +26,11 @@ pub const CHANNEL_COMMAND: usize = 1;
 /// Longest message that a client may send, bytes. A longer one costs the client its connection.
 pub const CLIENT_MESSAGE_BYTES_MAX: usize = 512;
 /// Longest token in a hello, bytes of UTF-8.
-pub const TOKEN_BYTES_MAX: usize = 128;
-/// Shortest token in a hello: a shorter one could be guessed.
-pub const TOKEN_BYTES_MIN: usize = 8;
+pub const TOKEN_BYTES_MAX: usize = 160;
+/// Longest secret by which a player is known where tokens are issued, bytes of UTF-8.
+pub const PLAYER_SECRET_BYTES_MAX: usize = 128;
+/// Shortest such secret: a shorter one could be guessed.
+pub const PLAYER_SECRET_BYTES_MIN: usize = 8;
 /// Longest player name, characters.
 pub const NAME_CHARS_MAX: usize = 24;
 /// Longest datagram of state that the shard sends, bytes: fits one UDP packet with DTLS and SCTP around it.
@@ -134,7 +136,7 @@ pub enum ClientMessage {
     Hello {
         /// [`PROTOCOL_VERSION`] of the client.
         protocol: u16,
-        /// Who the player is; the same token gets the same player. 8–128 bytes.
+        /// The join token that signalling was reached with.
         token: String,
         /// Display name, 1–24 characters.
         name: String,
@@ -150,7 +152,24 @@ pub enum ClientMessage {
     },
     /// The client leaves of its own accord.
     Goodbye,
+    /// Instead of a hello: goes on with a session whose connection was lost. The version stands where it stands in a hello.
+    Resume {
+        /// [`PROTOCOL_VERSION`] of the client.
+        protocol: u16,
+        /// From [`ServerMessage::Resumable`].
+        secret: ResumeSecret,
+        /// How many results came in this session, over all its connections.
+        results: u32,
+    },
+    /// So many results came in this session; the shard need not keep them any more. Send it every 16 results or so.
+    Seen {
+        /// Over all connections of the session.
+        results: u32,
+    },
 }
+
+/// By which a lost session is found again. 16 unguessable bytes.
+pub type ResumeSecret = [u8; 16];
 
 /// From the client on [`CHANNEL_STATE`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -211,6 +230,20 @@ pub enum ServerMessage {
     },
     /// What came into view, changed slowly, or left: the flat layout of [`view::ViewWriter`].
     View(Vec<u8>),
+    /// Follows the welcome: should the connection be lost, the session can be resumed.
+    Resumable {
+        /// What to come back with, in the address of signalling and in [`ClientMessage::Resume`].
+        secret: ResumeSecret,
+        /// For how long the shard keeps the player in the world meanwhile.
+        seconds: u16,
+    },
+    /// The session goes on. All views are sent anew: forget what was known of the world. The results that did not arrive follow.
+    Resumed {
+        /// The tick in which this was said.
+        tick: u64,
+        /// Number of the last command that arrived: send those behind it again.
+        received: u32,
+    },
 }
 
 /// What came of a command.
@@ -301,10 +334,16 @@ reasons! {
         TimedOut => "nothing was heard for too long",
         TooSlow => "messages were not read fast enough",
         ShuttingDown => "the shard is shutting down",
+        Kicked => "removed by an operator",
+        Banned => "banned by an operator",
+        NotResumable => "the session cannot be resumed any more",
     }
 }
 
-/// Decodes what a client sent on [`CHANNEL_COMMAND`]. A hello of another protocol version is reported as
+/// Variants of [`ClientMessage`] that begin with the protocol's version.
+const WITH_VERSION: [u64; 2] = [0, 3];
+
+/// Decodes what a client sent on [`CHANNEL_COMMAND`]. A hello or resume of another protocol version is reported as
 /// `DecodeError::UnknownVersion`, whatever stands behind its version.
 pub fn decode_client_message(bytes: &[u8]) -> Result<ClientMessage, DecodeError> {
     let other = |found: u16| DecodeError::UnknownVersion {
@@ -313,7 +352,7 @@ pub fn decode_client_message(bytes: &[u8]) -> Result<ClientMessage, DecodeError>
         newest: PROTOCOL_VERSION.into(),
     };
     let mut reader = Reader::new(bytes);
-    if reader.varint()? == 0 {
+    if WITH_VERSION.contains(&reader.varint()?) {
         let found = reader.varint_u16()?;
         if found != PROTOCOL_VERSION {
             return Err(other(found));
@@ -321,7 +360,11 @@ pub fn decode_client_message(bytes: &[u8]) -> Result<ClientMessage, DecodeError>
     }
     // Postcard reads the variant's number more leniently than we do: what it found is what counts.
     match from_bytes(bytes)? {
-        ClientMessage::Hello { protocol, .. } if protocol != PROTOCOL_VERSION => Err(other(protocol)),
+        ClientMessage::Hello { protocol, .. } | ClientMessage::Resume { protocol, .. }
+            if protocol != PROTOCOL_VERSION =>
+        {
+            Err(other(protocol))
+        }
         message => Ok(message),
     }
 }

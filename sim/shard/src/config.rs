@@ -1,15 +1,18 @@
 //! The shard's configuration: a TOML file in its raw form, checked into a [`Config`], overridden by flags.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
+use vsekai_net::flood::Rates;
 use vsekai_net::replication::ReplicationConfig;
 use vsekai_net::server::ServerConfig;
 use vsekai_net::session::Limits;
+use vsekai_net::token::LIFETIME_S_MAX;
 use vsekai_net::webrtc::WebRtcConfig;
+use vsekai_schema::wire::CLIENT_MESSAGE_BYTES_MAX;
 use vsekai_sim::SimConfig;
 
 /// What is wrong with the configuration; the text names file, key and what is allowed.
@@ -46,6 +49,54 @@ pub enum ConfigError {
         /// Largest allowed.
         max: u64,
     },
+    /// Nobody could ever join.
+    #[error(
+        "{origin}: HTTP listens on {http}, beyond this machine, and there is no `net.token_key_file`: whoever reaches it could \
+         be any player. Set a key file (`vsekai-shard token --new-key FILE`), or `net.dev_tokens = true` to have it so"
+    )]
+    NoTokens {
+        /// The file's name, or "flags".
+        origin: String,
+        /// Where HTTP listens.
+        http: SocketAddr,
+    },
+    /// The last worker's port would be beyond 65,535.
+    #[error("{origin}: `webrtc.workers` is {workers}: from port {port} on there are not that many")]
+    Ports {
+        /// The file's name, or "flags".
+        origin: String,
+        /// The first port.
+        port: u16,
+        /// How many are wanted.
+        workers: u32,
+    },
+}
+
+/// A STUN or TURN server that clients are told of, as browsers take it (`RTCIceServer`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IceServer {
+    /// `stun:host:port` or `turn:host:port`.
+    pub urls: Vec<String>,
+    /// For TURN.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// For TURN.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<String>,
+}
+
+/// How players get join tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenConfig {
+    /// The secret that issuers share with this shard; without it, one of its own for each start.
+    pub key_file: Option<PathBuf>,
+    /// Issue tokens to whoever asks at `POST /api/token`.
+    pub dev: bool,
+    /// How long those are good for.
+    pub lifetime: Duration,
+    /// How many a second one address may have; sixty times as many at once.
+    pub per_address_per_s: u32,
 }
 
 /// A checked configuration.
@@ -59,8 +110,14 @@ pub struct Config {
     pub http: SocketAddr,
     /// The players' transport.
     pub webrtc: WebRtcConfig,
+    /// STUN and TURN servers that clients are told of.
+    pub ice_servers: Vec<IceServer>,
     /// The players' sessions.
     pub server: ServerConfig,
+    /// How players get join tokens.
+    pub tokens: TokenConfig,
+    /// Where bans are kept.
+    pub bans_file: PathBuf,
     /// The store and its journal.
     pub storage: vsekai_storage::Config,
     /// Where exports of the running world go.
@@ -137,13 +194,25 @@ impl Default for RawHttp {
 struct RawWebRtc {
     address: SocketAddr,
     public_address: Option<IpAddr>,
+    workers: u32,
     connections_per_address_max: u32,
+    handshakes_per_address_max: u32,
+    handshake_s: u32,
+    ice_servers: Vec<IceServer>,
 }
 
 impl Default for RawWebRtc {
     fn default() -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        RawWebRtc { address, public_address: None, connections_per_address_max: 1_200 }
+        RawWebRtc {
+            address,
+            public_address: None,
+            workers: 1,
+            connections_per_address_max: 1_200,
+            handshakes_per_address_max: 600,
+            handshake_s: 10,
+            ice_servers: Vec::new(),
+        }
     }
 }
 
@@ -156,13 +225,21 @@ struct RawNet {
     snapshot_hz: u32,
     motion_kbit_s: u32,
     bulk_kbit_s: u32,
+    moves_per_s: u32,
     commands_per_s: u32,
-    datagrams_per_s: u32,
+    pings_per_s: u32,
+    others_per_s: u32,
     silence_s: u32,
+    resume_s: u32,
+    token_key_file: Option<PathBuf>,
+    dev_tokens: Option<bool>,
+    token_lifetime_s: u32,
+    tokens_per_address_per_s: u32,
 }
 
 impl Default for RawNet {
     fn default() -> Self {
+        let rates = Rates::default();
         RawNet {
             players_max: 1_000,
             view_radius_chunks: 3,
@@ -170,9 +247,16 @@ impl Default for RawNet {
             snapshot_hz: 20,
             motion_kbit_s: 256,
             bulk_kbit_s: 4_000,
-            commands_per_s: 20,
-            datagrams_per_s: 200,
+            moves_per_s: rates.moves_per_s,
+            commands_per_s: rates.commands_per_s,
+            pings_per_s: rates.pings_per_s,
+            others_per_s: rates.others_per_s,
             silence_s: 5,
+            resume_s: 60,
+            token_key_file: None,
+            dev_tokens: None,
+            token_lifetime_s: 120,
+            tokens_per_address_per_s: 20,
         }
     }
 }
@@ -283,8 +367,16 @@ impl Config {
         range("net.snapshot_hz", net.snapshot_hz.into(), 1..=120)?;
         range("net.motion_kbit_s", net.motion_kbit_s.into(), 16..=100_000)?;
         range("net.bulk_kbit_s", net.bulk_kbit_s.into(), 64..=1_000_000)?;
+        range("net.moves_per_s", net.moves_per_s.into(), 1..=1_000)?;
         range("net.commands_per_s", net.commands_per_s.into(), 1..=1_000)?;
-        range("net.datagrams_per_s", net.datagrams_per_s.into(), 1..=1_000)?;
+        range("net.pings_per_s", net.pings_per_s.into(), 1..=1_000)?;
+        range("net.others_per_s", net.others_per_s.into(), 1..=1_000)?;
+        range("net.resume_s", net.resume_s.into(), 0..=3_600)?;
+        range("net.token_lifetime_s", net.token_lifetime_s.into(), 10..=LIFETIME_S_MAX)?;
+        range("net.tokens_per_address_per_s", net.tokens_per_address_per_s.into(), 1..=1_000)?;
+        range("webrtc.workers", raw.webrtc.workers.into(), 1..=64)?;
+        range("webrtc.handshakes_per_address_max", raw.webrtc.handshakes_per_address_max.into(), 1..=100_000)?;
+        range("webrtc.handshake_s", raw.webrtc.handshake_s.into(), 1..=60)?;
         range("net.silence_s", net.silence_s.into(), 1..=300)?;
         range("webrtc.connections_per_address_max", raw.webrtc.connections_per_address_max.into(), 1..=100_000)?;
         range("storage.flush_interval_ms", raw.storage.flush_interval_ms, 1..=3_600_000)?;
@@ -303,15 +395,30 @@ impl Config {
         } else {
             raw.storage.data.join("journal")
         };
+        let port = raw.webrtc.address.port();
+        if port != 0 && u32::from(port) + raw.webrtc.workers - 1 > u16::MAX.into() {
+            return Err(ConfigError::Ports { origin: origin.to_string(), port, workers: raw.webrtc.workers });
+        }
+        let at_home = raw.http.address.ip().to_canonical().is_loopback();
+        let dev = net.dev_tokens.unwrap_or(net.token_key_file.is_none() && at_home);
+        if !dev && net.token_key_file.is_none() {
+            return Err(ConfigError::NoTokens { origin: origin.to_string(), http: raw.http.address });
+        }
+        let rates = Rates {
+            moves_per_s: net.moves_per_s,
+            commands_per_s: net.commands_per_s,
+            pings_per_s: net.pings_per_s,
+            others_per_s: net.others_per_s,
+        };
         let server = ServerConfig {
             tick_hz: tick_hz as u8,
             players_max: net.players_max as usize,
             limits: Limits {
-                commands_per_s: net.commands_per_s.into(),
-                datagrams_per_s: net.datagrams_per_s.into(),
+                rates,
                 silence: Duration::from_secs(net.silence_s.into()),
                 hello: Duration::from_secs(net.silence_s.into()),
             },
+            resume: Duration::from_secs(net.resume_s.into()),
             replication: ReplicationConfig {
                 tick_hz: tick_hz as u8,
                 view_radius_chunks: net.view_radius_chunks as i32,
@@ -328,11 +435,23 @@ impl Config {
             webrtc: WebRtcConfig {
                 bind: raw.webrtc.address,
                 public_address: raw.webrtc.public_address,
+                workers: raw.webrtc.workers as usize,
                 // Room for those that are still shaking hands, and for refusals with a reason.
                 connections_max: net.players_max as usize * 5 / 4 + 16,
                 connections_per_address_max: raw.webrtc.connections_per_address_max as usize,
-                ..WebRtcConfig::default()
+                handshakes_per_address_max: raw.webrtc.handshakes_per_address_max as usize,
+                handshake_timeout: Duration::from_secs(raw.webrtc.handshake_s.into()),
+                message_bytes_max: CLIENT_MESSAGE_BYTES_MAX,
+                rates: Some(rates),
             },
+            ice_servers: raw.webrtc.ice_servers,
+            tokens: TokenConfig {
+                key_file: net.token_key_file.clone(),
+                dev,
+                lifetime: Duration::from_secs(net.token_lifetime_s.into()),
+                per_address_per_s: net.tokens_per_address_per_s,
+            },
+            bans_file: raw.storage.data.join("bans.json"),
             server,
             storage: vsekai_storage::Config {
                 flush_interval_ms: raw.storage.flush_interval_ms,
@@ -376,7 +495,7 @@ mod tests {
     #[test]
     fn every_key_that_the_sample_leaves_commented_out_is_accepted() {
         let mut text = include_str!("../shard.toml").to_string();
-        for key in ["content", "store", "public_address", "export_dir"] {
+        for key in ["content", "store", "public_address", "export_dir", "token_key_file", "dev_tokens"] {
             text = text.replace(&format!("# {key} ="), &format!("{key} ="));
         }
         let config = parse(&text).unwrap();
@@ -384,6 +503,36 @@ mod tests {
         assert_eq!(config.content, Some("sim/content".into()));
         assert_eq!(config.storage.store_url, "local:data/store");
         assert_eq!(config.webrtc.public_address, Some(IpAddr::from([203, 0, 113, 7])));
+    }
+
+    #[test]
+    fn tokens_for_everybody_stay_on_this_machine_unless_asked_for() {
+        let dev = |text: &str| parse(text).map(|config| config.tokens.dev);
+        assert_eq!(dev(""), Ok(true));
+        assert_eq!(dev("[net]\ntoken_key_file = \"key\"\n"), Ok(false));
+        assert_eq!(dev("[net]\ntoken_key_file = \"key\"\ndev_tokens = true\n"), Ok(true));
+        let open = "[http]\naddress = \"0.0.0.0:80\"\n[net]\n";
+        let refused = dev(open).unwrap_err();
+        assert!(refused.contains("net.token_key_file") && refused.contains("0.0.0.0:80"), "{refused}");
+        assert_eq!(dev(&format!("{open}dev_tokens = true\n")), Ok(true));
+        assert_eq!(dev(&format!("{open}token_key_file = \"key\"\n")), Ok(false));
+        assert!(dev("[net]\ndev_tokens = false\n").is_err());
+    }
+
+    #[test]
+    fn transport_keys_reach_the_transport() {
+        let text = "[webrtc]\naddress = \"127.0.0.1:65000\"\nworkers = 3\nhandshake_s = 4\nhandshakes_per_address_max = 5\n\
+                    [[webrtc.ice_servers]]\nurls = [\"turn:t.example:3478\"]\nusername = \"u\"\ncredential = \"c\"\n\
+                    [net]\npings_per_s = 7\nresume_s = 9\n";
+        let config = parse(text).unwrap();
+        let webrtc = &config.webrtc;
+        assert_eq!((webrtc.workers, webrtc.handshakes_per_address_max, webrtc.handshake_timeout.as_secs()), (3, 5, 4));
+        assert_eq!(webrtc.rates, Some(Rates { pings_per_s: 7, ..Rates::default() }));
+        assert_eq!((config.server.limits.rates.pings_per_s, config.server.resume.as_secs()), (7, 9));
+        let told = serde_json::to_string(&config.ice_servers).unwrap();
+        assert_eq!(told, r#"[{"urls":["turn:t.example:3478"],"username":"u","credential":"c"}]"#);
+        let ports = "[webrtc]\naddress = \"127.0.0.1:65535\"\nworkers = 2\n";
+        assert!(parse(ports).unwrap_err().contains("from port 65535 on there are not that many"));
     }
 
     #[test]

@@ -1,20 +1,24 @@
 //! The shard's HTTP side: page, signalling, status, metrics, and for operators exports.
 
+use crate::access::{self, TokenRates};
+use crate::bans::Bans;
+use crate::config::{IceServer, TokenConfig};
 use crate::shard::Mailbox;
 use crate::status::Status;
 use axum::Router;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::{ConnectInfo, Path, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
+use vsekai_net::porter::Porter;
 use vsekai_net::webrtc::{WebRtcServer, upgrade};
 use vsekai_storage::tools::ExportSummary;
 
@@ -30,6 +34,23 @@ pub struct Shared {
     pub webrtc: WebRtcServer,
     /// Where the tick loop finds what is asked of it.
     pub mailbox: Arc<Mutex<Mailbox>>,
+    /// When the shard's clock was zero.
+    pub started: Instant,
+    /// Who may come in.
+    pub porter: Arc<Porter>,
+    /// Who may not.
+    pub bans: Arc<Bans>,
+    /// How tokens are issued, if at all.
+    pub tokens: TokenConfig,
+    /// How many each address had.
+    pub token_rates: Arc<Mutex<TokenRates>>,
+    /// STUN and TURN servers.
+    pub ice_servers: Arc<Vec<IceServer>>,
+}
+
+/// What several threads share, whatever became of one that held it.
+pub fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The file that an export was written to, or why there is none.
@@ -52,6 +73,14 @@ pub fn router(shared: Shared) -> Router {
         .route("/web/{file}", get(web_file))
         .route("/api/status", get(status))
         .route("/api/export", post(export))
+        .route("/api/token", post(access::issue))
+        .route("/api/connect", get(access::connect))
+        .route("/api/players", get(access::players))
+        .route("/api/kick", post(access::kick))
+        .route("/api/ban", post(access::ban))
+        .route("/api/ban/{player}", delete(access::unban))
+        .route("/api/bans", get(access::bans))
+        .layer(DefaultBodyLimit::max(access::BODY_BYTES_MAX))
         .route("/metrics", get(metrics))
         .route("/healthz", get(health))
         .with_state(shared)
@@ -62,10 +91,12 @@ type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 async fn page_or_signalling(
     socket: Upgrade,
     address: ConnectInfo<SocketAddr>,
+    uri: Uri,
+    headers: HeaderMap,
     State(shared): State<Shared>,
 ) -> Response {
     match socket {
-        Ok(socket) => upgrade(socket, address, State(shared.webrtc)).await,
+        Ok(socket) => let_in(socket, address, &uri, &headers, shared).await,
         Err(_) => web_file(Path("index.html".into())).await,
     }
 }
@@ -73,12 +104,28 @@ async fn page_or_signalling(
 async fn signalling_only(
     socket: Upgrade,
     address: ConnectInfo<SocketAddr>,
+    uri: Uri,
+    headers: HeaderMap,
     Path(room): Path<String>,
     State(shared): State<Shared>,
 ) -> Response {
     match socket {
-        Ok(socket) => upgrade(socket, address, State(shared.webrtc)).await,
+        Ok(socket) => let_in(socket, address, &uri, &headers, shared).await,
         Err(_) => (StatusCode::NOT_FOUND, format!("there is no page /{room}; the game is at /\n")).into_response(),
+    }
+}
+
+/// Upgrades to a WebSocket for whoever shows a good token or a session that can be resumed.
+async fn let_in(
+    socket: WebSocketUpgrade,
+    ConnectInfo(address): ConnectInfo<SocketAddr>,
+    uri: &Uri,
+    headers: &HeaderMap,
+    shared: Shared,
+) -> Response {
+    match shared.porter.look(shared.started.elapsed(), access::shown(uri, headers)) {
+        Ok(ticket) => upgrade(socket, address.ip(), Some(ticket), shared.webrtc).await,
+        Err(turned) => access::turned_away(&turned),
     }
 }
 
@@ -155,7 +202,8 @@ async fn export(
     }
 }
 
-fn is_operator(address: SocketAddr, headers: &HeaderMap) -> bool {
+/// Is this an operator on this machine?
+pub fn is_operator(address: SocketAddr, headers: &HeaderMap) -> bool {
     address.ip().to_canonical().is_loopback() && !NOT_FROM_OPERATORS.iter().any(|name| headers.contains_key(*name))
 }
 

@@ -1,5 +1,7 @@
 //! `vsekai-shard`: one shard of the world. Puts sim, net and storage together and runs them.
 
+mod access;
+mod bans;
 mod config;
 mod content;
 mod http;
@@ -7,6 +9,7 @@ mod keeper;
 mod shard;
 mod status;
 mod store;
+mod token;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
@@ -41,6 +44,8 @@ enum Command {
     /// Takes the journal in first, as a start would: it shows the world up to its last durable frame. `store dump` only looks,
     /// at any store.
     Dump(Options),
+    /// Issue a join token for a player, or make the key for that
+    Token(token::TokenCommand),
     /// Look at, copy, export, import and repair stored worlds
     #[command(subcommand)]
     Store(store::StoreCommand),
@@ -91,6 +96,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Some(Command::Run(options)) => run(options).map(|()| 0),
         Some(Command::Dump(options)) => dump(options).map(|()| 0),
+        Some(Command::Token(command)) => token::run(command).map(|()| 0),
         Some(Command::Store(command)) => store::run(command),
         None => run(cli.options).map(|()| 0),
     };

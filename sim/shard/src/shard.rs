@@ -4,11 +4,14 @@
 //! What a player is told of value is held by the server until its frame is durable; the loop wakes up for that at once, so an
 //! answer does not wait for the next tick.
 
+use crate::access::{Order, TokenRates};
+use crate::bans::Bans;
 use crate::config::Config;
 use crate::content;
 use crate::http::{self, ExportAnswer, Shared};
 use crate::keeper::Keeper;
 use crate::status::{Items, Journal, Net, Outage, Recovered, Status, Store, TickTimes};
+use crate::token;
 use anyhow::{Context, Result, bail};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,6 +21,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use vsekai_net::porter::Porter;
 use vsekai_net::server::{Server, WorldFacts};
 use vsekai_net::transport::{TransportCommand, TransportEvent};
 use vsekai_net::webrtc::{Commands, WebRtcServer};
@@ -63,6 +67,8 @@ pub struct Mailbox {
     granted: Vec<vsekai_schema::record::IdBlock>,
     failed: Option<String>,
     stop: Option<&'static str>,
+    /// What operators want.
+    pub orders: Vec<Order>,
     /// Somebody wants the world in a file; the answer goes there.
     pub export: Option<oneshot::Sender<ExportAnswer>>,
 }
@@ -83,6 +89,9 @@ pub fn run(config: Config) -> Result<()> {
         .block_on(tokio::net::TcpListener::bind(config.http))
         .with_context(|| format!("cannot listen on {} (HTTP)", config.http))?;
     let http_address = listener.local_addr().context("cannot tell the HTTP address")?;
+    // Before the first client: `started` is when the porter's clock is zero.
+    let porter = Arc::new(token::porter(&config.tokens)?);
+    let bans = Arc::new(Bans::load(Arc::clone(&porter), config.bans_file.clone())?);
     let (sender, events) = mpsc::sync_channel(EVENTS_MAX);
     let webrtc = start_webrtc(&config, sender.clone())?;
 
@@ -117,9 +126,10 @@ pub fn run(config: Config) -> Result<()> {
     let facts = WorldFacts { seed: simulation.seed(), half_mm: simulation.half_mm(), content: catalogue };
     let mut shard = Shard {
         started,
-        server: Server::new(config.server.clone(), facts),
+        server: Server::new(config.server.clone(), facts, Arc::clone(&porter)),
         commands: webrtc.commands(),
         webrtc: webrtc.clone(),
+        porter: Arc::clone(&porter),
         simulation,
         keeper: Keeper::new(storage),
         export_dir: config.export_dir.clone(),
@@ -134,7 +144,17 @@ pub fn run(config: Config) -> Result<()> {
         status: Arc::clone(&status),
     };
     shard.publish();
-    let routes = http::router(Shared { status, webrtc: webrtc.clone(), mailbox: Arc::clone(&mailbox) });
+    let routes = http::router(Shared {
+        status,
+        webrtc: webrtc.clone(),
+        mailbox: Arc::clone(&mailbox),
+        started,
+        porter,
+        bans,
+        tokens: config.tokens.clone(),
+        token_rates: Arc::new(Mutex::new(TokenRates::new(config.tokens.per_address_per_s))),
+        ice_servers: Arc::new(config.ice_servers.clone()),
+    });
     runtime.spawn(async move {
         let service = routes.into_make_service_with_connect_info::<SocketAddr>();
         if let Err(error) = axum::serve(listener, service).await {
@@ -147,7 +167,9 @@ pub fn run(config: Config) -> Result<()> {
         Signals::listen().context("cannot listen for signals")?
     };
     runtime.spawn(signals.await_one(mailbox, sender));
-    tracing::info!(content = content_origin, udp = %webrtc.local_address(), "shard runs at {} Hz", config.simulation.tick_hz);
+    let udp: Vec<String> = webrtc.local_addresses().iter().map(ToString::to_string).collect();
+    let udp = udp.join(",");
+    tracing::info!(content = content_origin, udp = %udp, "shard runs at {} Hz", config.simulation.tick_hz);
     // For people and for scripts: on standard output, once everything is ready.
     println!("Open http://{http_address}/ in a browser to walk in the world. Ctrl-C stops the shard.");
 
@@ -292,6 +314,7 @@ struct Shard {
     server: Server,
     commands: Commands,
     webrtc: WebRtcServer,
+    porter: Arc<Porter>,
     simulation: Simulation,
     keeper: Keeper,
     export_dir: PathBuf,
@@ -361,7 +384,11 @@ impl Shard {
         let granted = std::mem::take(&mut mailbox.granted);
         let stop = mailbox.stop;
         let export = mailbox.export.take();
+        let orders = std::mem::take(&mut mailbox.orders);
         drop(mailbox);
+        for order in orders {
+            self.obey(order);
+        }
         if let Some(answer) = export {
             self.start_export(answer);
         }
@@ -373,6 +400,18 @@ impl Shard {
             let _ = self.simulation.submit(input);
         }
         Ok(stop)
+    }
+
+    fn obey(&mut self, order: Order) {
+        // Whoever asked may be gone.
+        match order {
+            Order::Remove { player, refusal, reason, answer } => {
+                let _ = answer.send(self.server.remove(player, refusal, &reason));
+            }
+            Order::Players(answer) => {
+                let _ = answer.send(self.server.players());
+            }
+        }
     }
 
     /// Writes the world into a file, on a thread of its own. One at a time: they are large.
@@ -500,7 +539,11 @@ impl Shard {
                 outage: storage.outage.map(|(reason, lasted)| Outage { reason, seconds: lasted.as_secs_f64() }),
             },
             recovered: self.recovered.clone(),
-            net: Net::of(self.server.counts(), self.webrtc.counters().metrics()),
+            net: Net {
+                away: self.server.away_count(),
+                turned_away: self.porter.turned_away(),
+                ..Net::of(self.server.counts(), self.webrtc.metrics())
+            },
         };
         *self.status.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(status);
     }

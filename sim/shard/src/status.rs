@@ -134,6 +134,26 @@ pub struct Net {
     pub refused: u64,
     /// Handshakes that never finished.
     pub handshakes_failed: u64,
+    /// Handshakes under way.
+    pub handshakes_open: u64,
+    /// Clients that found no room at the door.
+    pub refused_at_door: u64,
+    /// Clients without a good token or session.
+    pub turned_away: u64,
+    /// Players who lost their connection and may come back.
+    pub away: usize,
+    /// Sessions that went on over another connection.
+    pub resumed: u64,
+    /// Players who did not come back in time.
+    pub not_resumed: u64,
+    /// Players removed by operators.
+    pub kicked: u64,
+    /// Connections ended for flooding.
+    pub flooded: u64,
+    /// Messages dropped because their sender sent too many or too long ones.
+    pub messages_flooded: u64,
+    /// UDP packets that belonged to no connection, or that the system did not take.
+    pub packets_refused: u64,
     /// Commands executed.
     pub commands_done: u64,
     /// Commands rejected by the rules.
@@ -163,12 +183,22 @@ pub struct Net {
 }
 
 impl Net {
-    /// From the server's and the transport's counts.
+    /// From the server's and the transport's counts; who is away and who was turned away is for the caller to add.
     pub fn of(server: ServerCounts, transport: Metrics) -> Net {
         Net {
             connections: transport.connections_open,
             refused: server.refused,
             handshakes_failed: transport.handshakes_failed,
+            handshakes_open: transport.handshakes_open,
+            refused_at_door: transport.refused_at_door,
+            turned_away: 0,
+            away: 0,
+            resumed: server.resumed,
+            not_resumed: server.not_resumed,
+            kicked: server.kicked,
+            flooded: server.flooded,
+            messages_flooded: transport.messages_flooded,
+            packets_refused: transport.packets_refused,
             commands_done: server.commands_done,
             commands_rejected: server.commands_rejected,
             commands_too_frequent: server.too_frequent,
@@ -324,6 +354,42 @@ impl Status {
             "counter",
             "Handshakes that never finished.",
             &[("", net.handshakes_failed as f64)],
+        );
+        metric("handshakes", "gauge", "Handshakes under way.", &[("", net.handshakes_open as f64)]);
+        metric(
+            "door_refusals_total",
+            "counter",
+            "Clients that were not let in.",
+            &[("{reason=\"no_room\"}", net.refused_at_door as f64), ("{reason=\"token\"}", net.turned_away as f64)],
+        );
+        metric(
+            "players_away",
+            "gauge",
+            "Players who lost their connection and may come back.",
+            &[("", net.away as f64)],
+        );
+        metric(
+            "sessions_total",
+            "counter",
+            "What became of sessions that lost their connection, and of those that operators or floods ended.",
+            &[
+                ("{end=\"resumed\"}", net.resumed as f64),
+                ("{end=\"not_resumed\"}", net.not_resumed as f64),
+                ("{end=\"kicked\"}", net.kicked as f64),
+                ("{end=\"flooded\"}", net.flooded as f64),
+            ],
+        );
+        metric(
+            "messages_flooded_total",
+            "counter",
+            "Messages dropped because their sender sent too many or too long ones.",
+            &[("", net.messages_flooded as f64)],
+        );
+        metric(
+            "packets_refused_total",
+            "counter",
+            "UDP packets that belonged to no connection, or that the system did not take.",
+            &[("", net.packets_refused as f64)],
         );
         metric(
             "commands_total",

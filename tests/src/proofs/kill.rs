@@ -75,7 +75,7 @@ impl Trial {
             if round > 0 {
                 who.iter_mut().skip(round % 2).step_by(2).for_each(|(seed, _)| *seed -= 1);
             }
-            let bots = who.iter().map(|(seed, number)| match self.accounts.get(&Bot::token(*seed, *number)) {
+            let bots = who.iter().map(|(seed, number)| match self.accounts.get(&Bot::secret(*seed, *number)) {
                 Some(account) => Bot::rejoin(account.clone(), *seed, *number, Style::Builder),
                 None => Bot::new(*seed, *number, Style::Builder),
             });
@@ -90,7 +90,7 @@ impl Trial {
             killed.with_context(|| format!("round {round}"))?;
             let mut done = 0;
             for ((seed, number), life) in who.into_iter().zip(lives) {
-                let token = Bot::token(seed, number);
+                let token = Bot::secret(seed, number);
                 let before = self.accounts.get(&token).map_or(0, |account| account.done);
                 done += life.bot.account.done - before;
                 self.rejoined += u64::from(before > 0 && life.bot.is_playing());
@@ -217,7 +217,7 @@ impl Found {
             return Ok(false);
         }
         let (key, last, items) = self.players.get(&account.player).context("the player is gone")?;
-        ensure!(*key == PlayerKey::from_token(token), "the entity belongs to somebody else");
+        ensure!(*key == PlayerKey::from_secret(token), "the entity belongs to somebody else");
         let nothing = BTreeSet::new();
         let built = self.structures.get(&account.player).unwrap_or(&nothing);
         let happened = match &account.under_way {
