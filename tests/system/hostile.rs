@@ -177,7 +177,7 @@ fn craft(sequence: u32, recipe: RecipeId) -> Vec<u8> {
 
 fn movement(sequence: u32, direction_x: i8, direction_z: i8, yaw: u16, sprint: bool) -> Vec<u8> {
     let step = MoveInput { sequence, direction_x, direction_z, yaw, sprint };
-    encode(&ClientDatagram::Move { step, acknowledged: 0 })
+    encode(&ClientDatagram::Move { step, acks: None })
 }
 
 // ---- Messages ---------------------------------------------------------------------------------------------------------
@@ -428,7 +428,7 @@ async fn too_many_messages_are_rejected_and_a_flood_ends_the_connection() {
         assert_eq!(hasty.refusal().await, Some((Refusal::Flooding, "too many messages".into())));
 
         let flooder = Intruder::join(shard, "a-flooder-by-datagram").await;
-        let ping = encode(&ClientDatagram::Ping { nonce: 7, acknowledged: 0 });
+        let ping = encode(&ClientDatagram::Ping { nonce: 7, acks: None });
         let outgoing = flooder.connection.outgoing.clone();
         let flood = tokio::spawn(async move {
             while outgoing.try_send(CHANNEL_STATE, ping.clone()) {
