@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use vsekai_net::porter::Porter;
@@ -29,7 +29,8 @@ impl Bans {
                     porter.ban(player, &reason).with_context(named)?;
                 }
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            // No folder yet, or none that could be: storage says so in its own words.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
             Err(error) => return Err(error).with_context(named),
         }
         Ok(Bans { porter, file, writing: Mutex::new(()) })
