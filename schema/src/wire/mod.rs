@@ -4,6 +4,7 @@
 //! ordered (hello, commands and their results, what comes into view). Messages are postcard; the two bulk messages, view
 //! and snapshot, have a flat layout of their own in [`view`].
 
+pub mod pose;
 pub mod view;
 
 use crate::codec::{DecodeError, Reader, from_bytes, write_postcard};
