@@ -12,6 +12,7 @@
 //! load in [`motion`].
 
 mod bits;
+mod datagram;
 mod limits;
 pub mod motion;
 mod rotation;
@@ -19,6 +20,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+pub use datagram::{CLIENT_POSE, SERVER_POSES, client_pose, decode_poses, write_client_pose, write_pose_entry};
 pub use limits::{PoseRefusal, check_reach, check_speed};
 pub use rotation::{ROTATION_ONE, Rotation};
 pub use stream::{PoseDecoder, PoseEncoder, PoseError, ReceivedPose};

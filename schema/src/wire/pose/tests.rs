@@ -2,6 +2,7 @@ use super::limits::{ARM_MM, HEAD_AWAY_MAX_MM};
 use super::motion::{Activity, Motion};
 use super::*;
 use crate::codec::DecodeError;
+use crate::id::EntityId;
 use proptest::prelude::*;
 use std::time::Duration;
 
@@ -102,6 +103,7 @@ proptest! {
             decoder.decode(at_slot(slot as u32), packet).unwrap();
         }
         let _ = decoder.decode(at_slot(41), &bytes);
+        let _ = (client_pose(&bytes), decode_poses(&bytes), decode_poses(&[&[SERVER_POSES][..], &bytes].concat()));
         let mut damaged = packets[cut].clone();
         for (byte, flip) in damaged.iter_mut().zip(&bytes) {
             *byte ^= flip & bytes.len() as u8;
@@ -286,4 +288,18 @@ fn what_no_body_can_do_is_refused_by_name() {
     assert_eq!(Tracked::from_real([33.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]), None);
     assert_eq!(Tracked::from_real([0.0; 3], [0.0; 4]), None);
     assert_eq!(Tracked::from_real([0.0; 3], [f64::INFINITY, 0.0, 0.0, 1.0]), None);
+}
+
+#[test]
+fn datagrams_come_back_and_other_kinds_are_left_alone() {
+    assert_eq!(client_pose(&write_client_pose(&[1, 2])), Some(&[1, 2][..]));
+    assert_eq!((client_pose(&[0, 1, 2]), client_pose(&[])), (None, None));
+    let mut out = vec![SERVER_POSES];
+    write_pose_entry(&mut out, EntityId(1 << 40), &[1, 2, 3]);
+    write_pose_entry(&mut out, EntityId(7), &[]);
+    assert_eq!(decode_poses(&out), Ok(vec![(EntityId(1 << 40), &[1, 2, 3][..]), (EntityId(7), &[][..])]));
+    assert_eq!(decode_poses(&out[..out.len() - 1]), Err(DecodeError::Truncated { needed: 1 }));
+    assert_eq!(decode_poses(&[1]), Err(DecodeError::Invalid("datagram kind")));
+    let long = decode_poses(&[SERVER_POSES, 7, 161]);
+    assert_eq!(long, Err(DecodeError::TooLarge { what: "pose length", found: 161, limit: 160 }));
 }
