@@ -3,6 +3,7 @@
 //!
 //! - [`session`], [`server`], [`replication`], [`gate`]: the shard's side; bytes and time in, bytes and inputs out.
 //! - [`pose_relay`]: head and hands, past the tick.
+//! - [`prediction`]: the own player ahead, others smooth.
 //! - [`client`]: the client's side, for synthetic players and native extensions.
 //! - [`web`]: the browser client's files.
 //! - [`transport`]: the seam; [`webrtc`] and [`loopback`]: what is behind it.
@@ -11,6 +12,7 @@ pub mod client;
 pub mod gate;
 pub mod loopback;
 pub mod pose_relay;
+pub mod prediction;
 pub mod replication;
 pub mod server;
 pub mod session;
