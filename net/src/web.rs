@@ -18,6 +18,7 @@ files! {
     "land.js" => "js",
     "main.js" => "js",
     "matchbox.js" => "js",
+    "prediction.js" => "js",
     "render.js" => "js",
     "session.js" => "js",
     "sprites.js" => "js",

@@ -69,7 +69,7 @@ pub struct InputFeedback {
 }
 
 /// The shard's side, one for each player.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct InputBuffer {
     /// What waits, by number; `next` is the number of the first place.
     waiting: VecDeque<Option<MoveInput>>,
@@ -83,22 +83,6 @@ pub struct InputBuffer {
     slacks: VecDeque<i8>,
     newest: u32,
     repeats_total: u64,
-}
-
-impl Default for InputBuffer {
-    fn default() -> Self {
-        InputBuffer {
-            waiting: VecDeque::new(),
-            next: 0,
-            started: false,
-            hold: 0,
-            last: None,
-            repeated: 0,
-            slacks: VecDeque::new(),
-            newest: 0,
-            repeats_total: 0,
-        }
-    }
 }
 
 impl InputBuffer {

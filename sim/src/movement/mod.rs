@@ -5,6 +5,8 @@
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vectors;
 
 use crate::schedule::{Tick, TickSet};
 use crate::space::{Pose, Present};
