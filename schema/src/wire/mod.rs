@@ -5,6 +5,7 @@
 //! and snapshot, have a flat layout of their own in [`view`].
 
 pub mod pose;
+pub mod steps;
 pub mod view;
 
 use crate::codec::{DecodeError, Reader, from_bytes, write_postcard};

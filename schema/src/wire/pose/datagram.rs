@@ -12,6 +12,9 @@ pub const CLIENT_POSE: u8 = 2;
 /// First byte of the shard's datagram with others' poses.
 pub const SERVER_POSES: u8 = 3;
 
+/// Longest datagram of the shard with poses, bytes: fits one UDP packet with DTLS and SCTP around it.
+pub const POSES_BYTES_MAX: usize = 1_000;
+
 /// The pose in a client's datagram; `None` when it is one of another kind.
 pub fn client_pose(datagram: &[u8]) -> Option<&[u8]> {
     datagram.split_first().filter(|(kind, _)| **kind == CLIENT_POSE).map(|(_, pose)| pose)
