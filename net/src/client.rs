@@ -9,6 +9,9 @@ use thiserror::Error;
 use vsekai_schema::codec::DecodeError;
 use vsekai_schema::content::Catalogue;
 use vsekai_schema::id::{EntityId, Tag};
+use vsekai_schema::wire::pose::{
+    BodyPose, PoseDecoder, PoseEncoder, PoseError, ReceivedPose, SERVER_POSES, decode_poses, write_client_pose,
+};
 use vsekai_schema::wire::view::{EntityView, ServerDatagram, decode_server_datagram, decode_view};
 use vsekai_schema::wire::{
     CHANNEL_COMMAND, CHANNEL_STATE, ClientDatagram, ClientMessage, Command, MoveInput, Outcome, PROTOCOL_VERSION,
@@ -51,6 +54,13 @@ pub enum ClientEvent {
         outcome: Outcome,
         /// From sending to the result.
         latency: Duration,
+    },
+    /// Head and hands of somebody near. They come out of order now and then: compare the slots.
+    Pose {
+        /// Whose.
+        player: EntityId,
+        /// What, and when.
+        received: Box<ReceivedPose>,
     },
     /// A ping came back.
     Pong {
@@ -127,6 +137,8 @@ pub struct Client {
     assembling: VecDeque<Parts>,
     acknowledged: u64,
     newest_tick: u64,
+    pose_encoder: PoseEncoder,
+    pose_decoders: BTreeMap<EntityId, PoseDecoder>,
     events: VecDeque<ClientEvent>,
     outgoing: Vec<(usize, Vec<u8>)>,
 }
@@ -135,6 +147,8 @@ pub struct Client {
 const ASSEMBLING_MAX: usize = 8;
 /// Pings that are waited for.
 const PINGS_MAX: usize = 16;
+/// Players whose poses are followed; the shard has fewer in one place.
+const POSES_MAX: usize = 1_024;
 
 impl Client {
     /// A client that says hello as the player of `token`.
@@ -152,6 +166,8 @@ impl Client {
             assembling: VecDeque::new(),
             acknowledged: 0,
             newest_tick: 0,
+            pose_encoder: PoseEncoder::default(),
+            pose_decoders: BTreeMap::new(),
             events: VecDeque::new(),
             outgoing: vec![(CHANNEL_COMMAND, encode(&hello))],
         }
@@ -198,6 +214,16 @@ impl Client {
         self.next_step += 1;
         let datagram = ClientDatagram::Move { step, acknowledged: self.acknowledged };
         self.outgoing.push((CHANNEL_STATE, encode(&datagram)));
+    }
+
+    /// Tells where head and hands are in a slot: sixtieths of a second since any beginning. At most one a slot.
+    ///
+    /// # Errors
+    /// When the slot is not new, or the pose is beyond what can be told.
+    pub fn pose(&mut self, slot: u16, pose: &BodyPose) -> Result<(), PoseError> {
+        let bytes = self.pose_encoder.encode(slot, pose)?;
+        self.outgoing.push((CHANNEL_STATE, write_client_pose(&bytes)));
+        Ok(())
     }
 
     /// Measures the round trip.
@@ -276,7 +302,25 @@ impl Client {
         Ok(())
     }
 
+    fn receive_poses(&mut self, now: Duration, bytes: &[u8]) -> Result<(), ClientError> {
+        for (player, pose) in decode_poses(bytes)? {
+            if self.pose_decoders.len() == POSES_MAX && !self.pose_decoders.contains_key(&player) {
+                self.pose_decoders.pop_first();
+            }
+            match self.pose_decoders.entry(player).or_default().decode(now, pose) {
+                Ok(received) => self.events.push_back(ClientEvent::Pose { player, received: Box::new(received) }),
+                Err(PoseError::Malformed(error)) => return Err(error.into()),
+                // One that it refers to was lost; the next key pose mends it.
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
     fn receive_datagram(&mut self, now: Duration, bytes: &[u8]) -> Result<(), ClientError> {
+        if bytes.first() == Some(&SERVER_POSES) {
+            return self.receive_poses(now, bytes);
+        }
         match decode_server_datagram(bytes)? {
             ServerDatagram::Pong { nonce, .. } => {
                 if let Some(sent) = self.pings.remove(&nonce) {

@@ -18,10 +18,9 @@ use std::time::Duration;
 use thiserror::Error;
 use vsekai_schema::id::EntityId;
 use vsekai_schema::units::Position;
-use vsekai_schema::wire::SNAPSHOT_BYTES_MAX;
 use vsekai_schema::wire::pose::{
-    BodyPose, Layer, PoseDecoder, PoseError, PoseRefusal, ReceivedPose, SERVER_POSES, SLOTS_PER_S, check_reach,
-    check_speed, write_pose_entry,
+    BodyPose, Layer, POSES_BYTES_MAX, PoseDecoder, PoseError, PoseRefusal, ReceivedPose, SERVER_POSES, SLOTS_PER_S,
+    check_reach, check_speed, write_pose_entry,
 };
 use vsekai_sim::port::KeyMap;
 
@@ -154,7 +153,8 @@ impl Listener {
 #[derive(Debug)]
 struct Player {
     place: Position,
-    decoder: Box<PoseDecoder>,
+    /// From the first pose on: most players have no trackers.
+    decoder: Option<Box<PoseDecoder>>,
     rate: Bucket,
     newest: Option<ReceivedPose>,
     /// In rising order of the viewers' ids.
@@ -201,7 +201,7 @@ impl PoseRelay {
         for (id, place) in places {
             let player = self.players.entry(id).or_insert_with(|| Player {
                 place,
-                decoder: Box::default(),
+                decoder: None,
                 rate: Bucket { level: u64::from(BURST) * Bucket::UNIT, at: now },
                 newest: None,
                 audience: Vec::new(),
@@ -237,7 +237,7 @@ impl PoseRelay {
             }
             return Err(PoseDropped::TooFrequent);
         }
-        let received = sender.decoder.decode(now, bytes)?;
+        let received = sender.decoder.get_or_insert_default().decode(now, bytes)?;
         if let Err(dropped) = sender.judge(&received) {
             sender.audience.iter_mut().for_each(|listener| listener.not_sent(received.layer));
             return Err(dropped);
@@ -292,7 +292,7 @@ impl PoseRelay {
         if !viewer.budget.take(entry.len() as u32, needed as u32) {
             return false;
         }
-        if viewer.pending.len() + entry.len() > SNAPSHOT_BYTES_MAX {
+        if viewer.pending.len() + entry.len() > POSES_BYTES_MAX {
             self.datagrams.push((listener.viewer, std::mem::take(&mut viewer.pending)));
         }
         if viewer.pending.is_empty() {

@@ -8,6 +8,7 @@
 //! client that breaks the protocol is told why and costs nobody else anything.
 
 use crate::gate::OutputGate;
+use crate::pose_relay::{PoseRelay, PoseRelayConfig};
 use crate::replication::{Delivery, Replication, ReplicationConfig, Viewer};
 use crate::session::{Limits, Session, Stage, Verdict};
 use crate::transport::{PeerId, TransportCommand, TransportEvent};
@@ -58,6 +59,10 @@ pub struct ServerCounts {
     pub commands_rejected: u64,
     /// Movements dropped because the queue was full.
     pub moves_dropped: u64,
+    /// Poses handed on, to anybody.
+    pub poses_relayed: u64,
+    /// Poses that were not believed, could not be read, or came too fast.
+    pub poses_dropped: u64,
     /// Bytes handed to the transport on the state channel.
     pub state_bytes: u64,
     /// Bytes handed to the transport on the command channel.
@@ -89,11 +94,14 @@ pub struct Server {
     by_key: BTreeMap<PlayerKey, PeerId>,
     by_player: BTreeMap<EntityId, PeerId>,
     replication: Replication,
+    poses: PoseRelay,
     gate: OutputGate<Held>,
     inputs: Vec<PlayerInput>,
     commands: Vec<TransportCommand>,
     counts: ServerCounts,
     tick: u64,
+    /// Time of the newest event.
+    now: Duration,
 }
 
 impl Server {
@@ -107,11 +115,13 @@ impl Server {
             by_key: BTreeMap::new(),
             by_player: BTreeMap::new(),
             replication,
+            poses: PoseRelay::new(PoseRelayConfig::default()),
             gate: OutputGate::default(),
             inputs: Vec::new(),
             commands: Vec::new(),
             counts: ServerCounts::default(),
             tick: 0,
+            now: Duration::ZERO,
         }
     }
 
@@ -127,6 +137,7 @@ impl Server {
 
     /// Takes one event of the transport.
     pub fn receive(&mut self, now: Duration, event: TransportEvent) {
+        self.now = self.now.max(now);
         match event {
             TransportEvent::Connected { peer } => {
                 let session = Session::new(self.config.limits, self.config.tick_hz, now);
@@ -210,6 +221,8 @@ impl Server {
             let outcome = result.outcome.clone();
             self.gate.hold(output.frame, Held::Result { player: result.player, sequence: result.sequence, outcome });
         }
+        let places = self.by_player.keys().filter_map(|player| Some((*player, view.position(*player)?)));
+        self.poses.set_places(self.now, places);
         self.replication.begin_tick(view, output);
         let Server { connections, replication, commands, counts, gate, .. } = self;
         for (peer, connection) in connections {
@@ -248,6 +261,11 @@ impl Server {
 
     /// What the transport is to do.
     pub fn take_commands(&mut self) -> Vec<TransportCommand> {
+        for (player, bytes) in self.poses.take_datagrams() {
+            if let Some(peer) = self.by_player.get(&player) {
+                push_send(&mut self.commands, &mut self.counts, *peer, CHANNEL_STATE, bytes);
+            }
+        }
         std::mem::take(&mut self.commands)
     }
 
@@ -264,6 +282,13 @@ impl Server {
                 }
                 self.inputs.push(PlayerInput { player, input: Input::Move(step) });
             }
+            Verdict::Pose { player, pose } => match self.poses.receive(self.now, player, &pose) {
+                Ok(_) => self.counts.poses_relayed += 1,
+                Err(dropped) => {
+                    self.counts.poses_dropped += 1;
+                    tracing::trace!(player = player.0, %dropped, "a pose was dropped");
+                }
+            },
             Verdict::Command { player, sequence, command } => {
                 self.inputs.push(PlayerInput { player, input: Input::Command { sequence, command } });
             }

@@ -5,6 +5,7 @@
 use std::time::Duration;
 use vsekai_schema::codec::DecodeError;
 use vsekai_schema::id::{EntityId, PlayerKey};
+use vsekai_schema::wire::pose::client_pose;
 use vsekai_schema::wire::{
     CHANNEL_COMMAND, CHANNEL_STATE, CLIENT_MESSAGE_BYTES_MAX, ClientDatagram, ClientMessage, Command, MoveInput,
     NAME_CHARS_MAX, Refusal, TOKEN_BYTES_MAX, TOKEN_BYTES_MIN, decode_client_datagram, decode_client_message,
@@ -54,6 +55,13 @@ pub enum Verdict {
         step: MoveInput,
         /// Newest whole snapshot.
         acknowledged: u64,
+    },
+    /// Hand head and hands on to those near.
+    Pose {
+        /// Whose.
+        player: EntityId,
+        /// The pose, not read yet.
+        pose: Vec<u8>,
     },
     /// Pass a command on.
     Command {
@@ -172,9 +180,12 @@ impl Session {
                 },
                 Err(error) => malformed(&error),
             },
-            CHANNEL_STATE => match decode_client_datagram(bytes) {
-                Ok(datagram) => self.receive_datagram(now, datagram),
-                Err(error) => malformed(&error),
+            CHANNEL_STATE => match client_pose(bytes) {
+                Some(pose) => self.receive_pose(now, pose),
+                None => match decode_client_datagram(bytes) {
+                    Ok(datagram) => self.receive_datagram(now, datagram),
+                    Err(error) => malformed(&error),
+                },
             },
             _ => Verdict::Refuse { reason: Refusal::Malformed, message: format!("there is no channel {channel}") },
         }
@@ -233,6 +244,16 @@ impl Session {
         }
         self.stage = Stage::Entering;
         Verdict::Enter { key: PlayerKey::from_token(token), name }
+    }
+
+    fn receive_pose(&mut self, now: Duration, pose: &[u8]) -> Verdict {
+        if !self.datagrams.take(now) {
+            return self.strike(now, Verdict::Ignore);
+        }
+        match self.stage {
+            Stage::Playing(player) => Verdict::Pose { player, pose: pose.to_vec() },
+            _ => Verdict::Ignore,
+        }
     }
 
     fn receive_datagram(&mut self, now: Duration, datagram: ClientDatagram) -> Verdict {

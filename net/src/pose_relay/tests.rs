@@ -52,7 +52,7 @@ impl Scene {
             }
         }
         for (to, datagram) in self.relay.take_datagrams() {
-            assert!(datagram.len() <= SNAPSHOT_BYTES_MAX);
+            assert!(datagram.len() <= POSES_BYTES_MAX);
             *self.bytes.entry(to).or_default() += datagram.len();
             for (from, pose) in decode_poses(&datagram).unwrap() {
                 assert_ne!(from, to, "nobody gets the own pose back");

@@ -1,5 +1,7 @@
 //! Server and client against each other over the loopback transport, with a real simulation between.
 
+mod poses;
+
 use super::*;
 use crate::client::{Client, ClientEvent, KnownEntity};
 use crate::loopback::{Faults, Loopback};
