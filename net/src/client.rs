@@ -12,6 +12,7 @@ use vsekai_schema::id::{EntityId, Tag};
 use vsekai_schema::wire::pose::{
     BodyPose, PoseDecoder, PoseEncoder, PoseError, ReceivedPose, SERVER_POSES, decode_poses, write_client_pose,
 };
+use vsekai_schema::wire::steps::{decode_steps_feedback, write_steps};
 use vsekai_schema::wire::view::{EntityView, ServerDatagram, decode_server_datagram, decode_view};
 use vsekai_schema::wire::{
     CHANNEL_COMMAND, CHANNEL_STATE, ClientDatagram, ClientMessage, Command, MoveInput, Outcome, PROTOCOL_VERSION,
@@ -54,6 +55,13 @@ pub enum ClientEvent {
         outcome: Outcome,
         /// From sending to the result.
         latency: Duration,
+    },
+    /// How the steps that were sent come: for a `prediction::input::Pacer`.
+    Steps {
+        /// The number taken last.
+        taken: u32,
+        /// How many ticks before their turn the latest come.
+        slack: i8,
     },
     /// Head and hands of somebody near. They come out of order now and then: compare the slots.
     Pose {
@@ -216,6 +224,17 @@ impl Client {
         self.outgoing.push((CHANNEL_STATE, encode(&datagram)));
     }
 
+    /// Walks one step per tick: the newest steps, the oldest first, as a `prediction::input::InputSender` keeps them. Instead of
+    /// [`Client::walk`], not beside it.
+    ///
+    /// # Panics
+    /// When there are none, or more than `REDUNDANCY_MAX`.
+    pub fn steps(&mut self, newest: &[MoveInput]) {
+        let mut datagram = write_steps(newest);
+        datagram.extend_from_slice(&encode(&self.acknowledged));
+        self.outgoing.push((CHANNEL_STATE, datagram));
+    }
+
     /// Tells where head and hands are in a slot: sixtieths of a second since any beginning. At most one a slot.
     ///
     /// # Errors
@@ -318,6 +337,11 @@ impl Client {
     }
 
     fn receive_datagram(&mut self, now: Duration, bytes: &[u8]) -> Result<(), ClientError> {
+        if let Some(feedback) = decode_steps_feedback(bytes) {
+            let (taken, slack) = feedback?;
+            self.events.push_back(ClientEvent::Steps { taken, slack });
+            return Ok(());
+        }
         if bytes.first() == Some(&SERVER_POSES) {
             return self.receive_poses(now, bytes);
         }

@@ -9,12 +9,14 @@
 
 use crate::gate::OutputGate;
 use crate::pose_relay::{PoseRelay, PoseRelayConfig};
+use crate::prediction::input::{Due, InputBuffer};
 use crate::replication::{Delivery, Replication, ReplicationConfig, Viewer};
 use crate::session::{Limits, Session, Stage, Verdict};
 use crate::transport::{PeerId, TransportCommand, TransportEvent};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use vsekai_schema::id::{EntityId, PlayerKey};
+use vsekai_schema::wire::steps::write_steps_feedback;
 use vsekai_schema::wire::view::write_pong;
 use vsekai_schema::wire::{
     CHANNEL_COMMAND, CHANNEL_STATE, Input, Outcome, PROTOCOL_VERSION, PlayerInput, Refusal, Rejection, ServerMessage,
@@ -75,7 +77,12 @@ struct Connection {
     key: Option<PlayerKey>,
     viewer: Option<Viewer>,
     newest_input: u32,
+    /// Movements of a client that makes one per tick.
+    steps: InputBuffer,
 }
+
+/// Every how many ticks a client is told how its steps come.
+const STEPS_FEEDBACK_TICKS: u64 = 6;
 
 /// What waits for durability.
 #[derive(Debug)]
@@ -141,7 +148,10 @@ impl Server {
         match event {
             TransportEvent::Connected { peer } => {
                 let session = Session::new(self.config.limits, self.config.tick_hz, now);
-                self.connections.insert(peer, Connection { session, key: None, viewer: None, newest_input: 0 });
+                self.connections.insert(
+                    peer,
+                    Connection { session, key: None, viewer: None, newest_input: 0, steps: InputBuffer::default() },
+                );
             }
             TransportEvent::Disconnected { peer, .. } => self.forget(peer),
             TransportEvent::Message { peer, channel, bytes } => {
@@ -176,6 +186,13 @@ impl Server {
 
     /// Hands the inputs that arrived to the simulation.
     pub fn take_inputs(&mut self, mut submit: impl FnMut(PlayerInput) -> Result<(), QueueFull>) {
+        for connection in self.connections.values_mut() {
+            let Stage::Playing(player) = connection.session.stage() else { continue };
+            if let Due::Arrived(step) | Due::Repeated(step) = connection.steps.due() {
+                connection.newest_input = step.sequence;
+                self.inputs.push(PlayerInput { player, input: Input::Move(step) });
+            }
+        }
         for input in std::mem::take(&mut self.inputs) {
             let command = match &input.input {
                 Input::Command { sequence, .. } => Some((input.player, *sequence)),
@@ -227,6 +244,12 @@ impl Server {
         let Server { connections, replication, commands, counts, gate, .. } = self;
         for (peer, connection) in connections {
             let Some(viewer) = &mut connection.viewer else { continue };
+            // As often as a round trip or so: the client changes its pace in seconds.
+            let due = (output.frame + peer.0).is_multiple_of(STEPS_FEEDBACK_TICKS);
+            if let Some(feedback) = connection.steps.feedback().filter(|_| due) {
+                let bytes = write_steps_feedback(feedback.taken, feedback.slack);
+                push_send(commands, counts, *peer, CHANNEL_STATE, bytes);
+            }
             let newest_input = connection.newest_input;
             replication.update(view, output, viewer, newest_input, &mut |delivery, bytes| {
                 let channel = match delivery {
@@ -281,6 +304,15 @@ impl Server {
                     }
                 }
                 self.inputs.push(PlayerInput { player, input: Input::Move(step) });
+            }
+            Verdict::Steps { player: _, steps, acknowledged } => {
+                let Some(connection) = self.connections.get_mut(&peer) else { return };
+                if let Some(viewer) = &mut connection.viewer {
+                    viewer.acknowledge(acknowledged);
+                }
+                if let Err(refused) = connection.steps.receive(&steps) {
+                    self.refuse(peer, Refusal::Malformed, refused.to_string());
+                }
             }
             Verdict::Pose { player, pose } => match self.poses.receive(self.now, player, &pose) {
                 Ok(_) => self.counts.poses_relayed += 1,

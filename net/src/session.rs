@@ -3,9 +3,10 @@
 //! Bytes and time come in as arguments; a [`Verdict`] per message goes out. The session knows nothing of the world.
 
 use std::time::Duration;
-use vsekai_schema::codec::DecodeError;
+use vsekai_schema::codec::{DecodeError, from_bytes};
 use vsekai_schema::id::{EntityId, PlayerKey};
 use vsekai_schema::wire::pose::client_pose;
+use vsekai_schema::wire::steps::decode_steps;
 use vsekai_schema::wire::{
     CHANNEL_COMMAND, CHANNEL_STATE, CLIENT_MESSAGE_BYTES_MAX, ClientDatagram, ClientMessage, Command, MoveInput,
     NAME_CHARS_MAX, Refusal, TOKEN_BYTES_MAX, TOKEN_BYTES_MIN, decode_client_datagram, decode_client_message,
@@ -53,6 +54,15 @@ pub enum Verdict {
         player: EntityId,
         /// Which.
         step: MoveInput,
+        /// Newest whole snapshot.
+        acknowledged: u64,
+    },
+    /// Put movements into the player's buffer, which gives one a tick.
+    Steps {
+        /// Whose.
+        player: EntityId,
+        /// The newest ones, the oldest first.
+        steps: Vec<MoveInput>,
         /// Newest whole snapshot.
         acknowledged: u64,
     },
@@ -180,13 +190,7 @@ impl Session {
                 },
                 Err(error) => malformed(&error),
             },
-            CHANNEL_STATE => match client_pose(bytes) {
-                Some(pose) => self.receive_pose(now, pose),
-                None => match decode_client_datagram(bytes) {
-                    Ok(datagram) => self.receive_datagram(now, datagram),
-                    Err(error) => malformed(&error),
-                },
-            },
+            CHANNEL_STATE => self.receive_state(now, bytes),
             _ => Verdict::Refuse { reason: Refusal::Malformed, message: format!("there is no channel {channel}") },
         }
     }
@@ -244,6 +248,32 @@ impl Session {
         }
         self.stage = Stage::Entering;
         Verdict::Enter { key: PlayerKey::from_token(token), name }
+    }
+
+    fn receive_state(&mut self, now: Duration, bytes: &[u8]) -> Verdict {
+        if let Some(pose) = client_pose(bytes) {
+            return self.receive_pose(now, pose);
+        }
+        if let Some(steps) = decode_steps(bytes) {
+            return match steps.and_then(|(steps, rest)| Ok((steps, from_bytes(rest)?))) {
+                Ok((steps, acknowledged)) => self.receive_steps(now, steps, acknowledged),
+                Err(error) => malformed(&error),
+            };
+        }
+        match decode_client_datagram(bytes) {
+            Ok(datagram) => self.receive_datagram(now, datagram),
+            Err(error) => malformed(&error),
+        }
+    }
+
+    fn receive_steps(&mut self, now: Duration, steps: Vec<MoveInput>, acknowledged: u64) -> Verdict {
+        if !self.datagrams.take(now) {
+            return self.strike(now, Verdict::Ignore);
+        }
+        match self.stage {
+            Stage::Playing(player) => Verdict::Steps { player, steps, acknowledged },
+            _ => Verdict::Ignore,
+        }
     }
 
     fn receive_pose(&mut self, now: Duration, pose: &[u8]) -> Verdict {

@@ -1,6 +1,7 @@
 //! Server and client against each other over the loopback transport, with a real simulation between.
 
 mod poses;
+mod steps;
 
 use super::*;
 use crate::client::{Client, ClientEvent, KnownEntity};
