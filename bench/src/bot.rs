@@ -216,6 +216,7 @@ impl Bot {
                 ClientEvent::Resumed => self.counts.resumed += 1,
                 ClientEvent::Refused { message, .. } => self.refused = Some(message),
                 ClientEvent::Pong { round_trip } => self.counts.round_trips.push(round_trip),
+                ClientEvent::Pose { .. } | ClientEvent::Steps { .. } => {}
                 ClientEvent::Result { sequence, command, frame, outcome, latency } => {
                     self.take_result(now, sequence, command, frame, outcome, latency);
                 }

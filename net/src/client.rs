@@ -14,6 +14,10 @@ use thiserror::Error;
 use vsekai_schema::codec::DecodeError;
 use vsekai_schema::content::Catalogue;
 use vsekai_schema::id::EntityId;
+use vsekai_schema::wire::pose::{
+    BodyPose, PoseDecoder, PoseEncoder, PoseError, ReceivedPose, SERVER_POSES, decode_poses, write_client_pose,
+};
+use vsekai_schema::wire::steps::{decode_steps_feedback, write_steps};
 use vsekai_schema::wire::view::{ServerDatagram, decode_server_datagram, decode_view};
 use vsekai_schema::wire::{
     CHANNEL_COMMAND, CHANNEL_STATE, ClientDatagram, ClientMessage, Command, MoveInput, Outcome, PROTOCOL_VERSION,
@@ -60,6 +64,20 @@ pub enum ClientEvent {
         /// From sending to the result.
         latency: Duration,
     },
+    /// How the steps that were sent come: for a `prediction::input::Pacer`.
+    Steps {
+        /// The number taken last.
+        taken: u32,
+        /// How many ticks before their turn the latest come.
+        slack: i8,
+    },
+    /// Head and hands of somebody near. They come out of order now and then: compare the slots.
+    Pose {
+        /// Whose.
+        player: EntityId,
+        /// What, and when.
+        received: Box<ReceivedPose>,
+    },
     /// A ping came back.
     Pong {
         /// Round-trip time.
@@ -102,6 +120,8 @@ pub struct Client {
     pending: BTreeMap<u32, (Command, Duration)>,
     pings: BTreeMap<u32, Duration>,
     next_nonce: u32,
+    pose_encoder: PoseEncoder,
+    pose_decoders: BTreeMap<EntityId, PoseDecoder>,
     events: VecDeque<ClientEvent>,
     outgoing: Vec<(usize, Vec<u8>)>,
 }
@@ -110,6 +130,8 @@ pub struct Client {
 const RESULTS_UNTOLD_MAX: u32 = 16;
 /// Pings that are waited for.
 const PINGS_MAX: usize = 16;
+/// Players whose poses are followed; the shard has fewer in one place.
+const POSES_MAX: usize = 1_024;
 
 impl Client {
     /// A client that says hello with the join token `token`.
@@ -129,6 +151,8 @@ impl Client {
             pending: BTreeMap::new(),
             pings: BTreeMap::new(),
             next_nonce: 0,
+            pose_encoder: PoseEncoder::default(),
+            pose_decoders: BTreeMap::new(),
             events: VecDeque::new(),
             outgoing: vec![(CHANNEL_COMMAND, encode(&hello))],
         }
@@ -202,6 +226,27 @@ impl Client {
         self.next_step += 1;
         let datagram = ClientDatagram::Move { step, acks: self.world.acks };
         self.outgoing.push((CHANNEL_STATE, encode(&datagram)));
+    }
+
+    /// Walks one step per tick: the newest steps, the oldest first, as a `prediction::input::InputSender` keeps them. Instead of
+    /// [`Client::walk`], not beside it.
+    ///
+    /// # Panics
+    /// When there are none, or more than `REDUNDANCY_MAX`.
+    pub fn steps(&mut self, newest: &[MoveInput]) {
+        let mut datagram = write_steps(newest);
+        datagram.extend_from_slice(&encode(&self.world.acks));
+        self.outgoing.push((CHANNEL_STATE, datagram));
+    }
+
+    /// Tells where head and hands are in a slot: sixtieths of a second since any beginning. At most one a slot.
+    ///
+    /// # Errors
+    /// When the slot is not new, or the pose is beyond what can be told.
+    pub fn pose(&mut self, slot: u16, pose: &BodyPose) -> Result<(), PoseError> {
+        let bytes = self.pose_encoder.encode(slot, pose)?;
+        self.outgoing.push((CHANNEL_STATE, write_client_pose(&bytes)));
+        Ok(())
     }
 
     /// Measures the round trip.
@@ -307,7 +352,30 @@ impl Client {
         self.events.push_back(ClientEvent::Resumed);
     }
 
+    fn receive_poses(&mut self, now: Duration, bytes: &[u8]) -> Result<(), ClientError> {
+        for (player, pose) in decode_poses(bytes)? {
+            if self.pose_decoders.len() == POSES_MAX && !self.pose_decoders.contains_key(&player) {
+                self.pose_decoders.pop_first();
+            }
+            match self.pose_decoders.entry(player).or_default().decode(now, pose) {
+                Ok(received) => self.events.push_back(ClientEvent::Pose { player, received: Box::new(received) }),
+                Err(PoseError::Malformed(error)) => return Err(error.into()),
+                // One that it refers to was lost; the next key pose mends it.
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
     fn receive_datagram(&mut self, now: Duration, bytes: &[u8]) -> Result<(), ClientError> {
+        if let Some(feedback) = decode_steps_feedback(bytes) {
+            let (taken, slack) = feedback?;
+            self.events.push_back(ClientEvent::Steps { taken, slack });
+            return Ok(());
+        }
+        if bytes.first() == Some(&SERVER_POSES) {
+            return self.receive_poses(now, bytes);
+        }
         match decode_server_datagram(bytes)? {
             ServerDatagram::Pong { nonce, .. } => {
                 if let Some(sent) = self.pings.remove(&nonce) {

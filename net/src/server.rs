@@ -13,6 +13,8 @@
 
 use crate::gate::OutputGate;
 use crate::porter::{Porter, Ticket};
+use crate::pose_relay::{PoseRelay, PoseRelayConfig};
+use crate::prediction::input::{Due, InputBuffer};
 use crate::replication::{Counts, Delivery, Replication, ReplicationConfig, Viewer};
 use crate::session::{Limits, Session, Stage, Verdict};
 use crate::transport::{Offence, PeerId, TransportCommand, TransportEvent};
@@ -22,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use vsekai_schema::id::{EntityId, PlayerKey};
 use vsekai_schema::wire::motion::Acks;
+use vsekai_schema::wire::steps::write_steps_feedback;
 use vsekai_schema::wire::view::write_pong;
 use vsekai_schema::wire::{
     CHANNEL_COMMAND, CHANNEL_STATE, CLIENT_MESSAGE_BYTES_MAX, Input, Outcome, PROTOCOL_VERSION, PlayerInput, Refusal,
@@ -79,6 +82,10 @@ pub struct ServerCounts {
     pub flooded: u64,
     /// Players removed by operators.
     pub kicked: u64,
+    /// Poses handed on, to anybody.
+    pub poses_relayed: u64,
+    /// Poses that were not believed, could not be read, or came too fast.
+    pub poses_dropped: u64,
     /// Bytes handed to the transport on the state channel.
     pub state_bytes: u64,
     /// Bytes handed to the transport on the command channel.
@@ -97,6 +104,8 @@ struct Connection {
     /// Views that wait for durability. The first one does, since it shows belongings; what comes behind must not overtake it.
     held_views: u32,
     viewed: bool,
+    /// Movements of a client that makes one per tick.
+    steps: InputBuffer,
 }
 
 /// A player, for operators.
@@ -111,6 +120,9 @@ pub struct PlayerLine {
     /// Lost the connection, and may come back.
     pub away: bool,
 }
+
+/// Every how many ticks a client is told how its steps come.
+const STEPS_FEEDBACK_TICKS: u64 = 6;
 
 /// What waits for durability.
 #[derive(Debug)]
@@ -130,11 +142,14 @@ pub struct Server {
     seats: BTreeMap<PlayerKey, Seat>,
     by_player: BTreeMap<EntityId, PlayerKey>,
     replication: Replication,
+    poses: PoseRelay,
     gate: OutputGate<Held>,
     inputs: Vec<PlayerInput>,
     commands: Vec<TransportCommand>,
     counts: ServerCounts,
     tick: u64,
+    /// Time of the newest event.
+    now: Duration,
 }
 
 impl Server {
@@ -149,11 +164,13 @@ impl Server {
             seats: BTreeMap::new(),
             by_player: BTreeMap::new(),
             replication,
+            poses: PoseRelay::new(PoseRelayConfig::default()),
             gate: OutputGate::default(),
             inputs: Vec::new(),
             commands: Vec::new(),
             counts: ServerCounts::default(),
             tick: 0,
+            now: Duration::ZERO,
         }
     }
 
@@ -196,6 +213,7 @@ impl Server {
 
     /// Takes one event of the transport.
     pub fn receive(&mut self, now: Duration, event: TransportEvent) {
+        self.now = self.now.max(now);
         match event {
             TransportEvent::Connected { peer, ticket } => {
                 let session = Session::new(self.config.limits, self.config.tick_hz, now);
@@ -207,6 +225,7 @@ impl Server {
                     newest_input: 0,
                     held_views: 0,
                     viewed: false,
+                    steps: InputBuffer::default(),
                 };
                 self.connections.insert(peer, connection);
             }
@@ -257,6 +276,13 @@ impl Server {
 
     /// Hands the inputs that arrived to the simulation.
     pub fn take_inputs(&mut self, mut submit: impl FnMut(PlayerInput) -> Result<(), QueueFull>) {
+        for connection in self.connections.values_mut() {
+            let Stage::Playing(player) = connection.session.stage() else { continue };
+            if let Due::Arrived(step) | Due::Repeated(step) = connection.steps.due() {
+                connection.newest_input = step.sequence;
+                self.inputs.push(PlayerInput { player, input: Input::Move(step) });
+            }
+        }
         for input in std::mem::take(&mut self.inputs) {
             let command = match &input.input {
                 Input::Command { sequence, .. } => Some((input.player, *sequence)),
@@ -304,10 +330,18 @@ impl Server {
             let outcome = result.outcome.clone();
             self.gate.hold(output.frame, Held::Result { player: result.player, sequence: result.sequence, outcome });
         }
+        let places = self.by_player.keys().filter_map(|player| Some((*player, view.position(*player)?)));
+        self.poses.set_places(self.now, places);
         self.replication.begin_tick(view, output);
         let Server { connections, replication, commands, counts, gate, .. } = self;
         for (peer, connection) in connections {
             let Some(viewer) = &mut connection.viewer else { continue };
+            // As often as a round trip or so: the client changes its pace in seconds.
+            let due = (output.frame + peer.0).is_multiple_of(STEPS_FEEDBACK_TICKS);
+            if let Some(feedback) = connection.steps.feedback().filter(|_| due) {
+                let bytes = write_steps_feedback(feedback.taken, feedback.slack);
+                push_send(commands, counts, *peer, CHANNEL_STATE, bytes);
+            }
             let newest_input = connection.newest_input;
             let wait = !connection.viewed || connection.held_views > 0;
             let held_views = &mut connection.held_views;
@@ -347,6 +381,12 @@ impl Server {
 
     /// What the transport is to do.
     pub fn take_commands(&mut self) -> Vec<TransportCommand> {
+        for (player, bytes) in self.poses.take_datagrams() {
+            let seat = self.by_player.get(&player).and_then(|key| self.seats.get(key));
+            if let Some(peer) = seat.and_then(|seat| seat.peer) {
+                push_send(&mut self.commands, &mut self.counts, peer, CHANNEL_STATE, bytes);
+            }
+        }
         std::mem::take(&mut self.commands)
     }
 
@@ -367,6 +407,20 @@ impl Server {
                 self.acknowledge(peer, acks);
                 self.inputs.push(PlayerInput { player, input: Input::Move(step) });
             }
+            Verdict::Steps { player: _, steps, acks } => {
+                self.acknowledge(peer, acks);
+                let Some(connection) = self.connections.get_mut(&peer) else { return };
+                if let Err(refused) = connection.steps.receive(&steps) {
+                    self.refuse(peer, Refusal::Malformed, refused.to_string());
+                }
+            }
+            Verdict::Pose { player, pose } => match self.poses.receive(self.now, player, &pose) {
+                Ok(_) => self.counts.poses_relayed += 1,
+                Err(dropped) => {
+                    self.counts.poses_dropped += 1;
+                    tracing::trace!(player = player.0, %dropped, "a pose was dropped");
+                }
+            },
             Verdict::Command { player, sequence, command } => {
                 if let Some(seat) = self.seat_of(peer) {
                     seat.received = sequence;

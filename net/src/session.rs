@@ -4,9 +4,11 @@
 
 use crate::flood::{Class, Measured, Meter, Rates};
 use std::time::Duration;
-use vsekai_schema::codec::DecodeError;
+use vsekai_schema::codec::{DecodeError, from_bytes};
 use vsekai_schema::id::EntityId;
 use vsekai_schema::wire::motion::Acks;
+use vsekai_schema::wire::pose::client_pose;
+use vsekai_schema::wire::steps::decode_steps;
 use vsekai_schema::wire::{
     CHANNEL_COMMAND, CHANNEL_STATE, CLIENT_MESSAGE_BYTES_MAX, ClientDatagram, ClientMessage, Command, MoveInput,
     NAME_CHARS_MAX, Refusal, ResumeSecret, TOKEN_BYTES_MAX, decode_client_datagram, decode_client_message,
@@ -66,6 +68,22 @@ pub enum Verdict {
         step: MoveInput,
         /// Which motion packets arrived.
         acks: Option<Acks>,
+    },
+    /// Put movements into the player's buffer, which gives one a tick.
+    Steps {
+        /// Whose.
+        player: EntityId,
+        /// The newest ones, the oldest first.
+        steps: Vec<MoveInput>,
+        /// Which motion packets arrived.
+        acks: Option<Acks>,
+    },
+    /// Hand head and hands on to those near.
+    Pose {
+        /// Whose.
+        player: EntityId,
+        /// The pose, not read yet.
+        pose: Vec<u8>,
     },
     /// Pass a command on.
     Command {
@@ -142,10 +160,7 @@ impl Session {
                 },
                 Err(error) => malformed(&error),
             },
-            CHANNEL_STATE => match decode_client_datagram(bytes) {
-                Ok(datagram) => self.receive_datagram(now, datagram),
-                Err(error) => malformed(&error),
-            },
+            CHANNEL_STATE => self.receive_state(now, bytes),
             _ => Verdict::Refuse { reason: Refusal::Malformed, message: format!("there is no channel {channel}") },
         }
     }
@@ -206,6 +221,51 @@ impl Session {
         }
         self.stage = Stage::Entering;
         Verdict::Enter { token, name }
+    }
+
+    fn receive_state(&mut self, now: Duration, bytes: &[u8]) -> Verdict {
+        if let Some(pose) = client_pose(bytes) {
+            return self.receive_pose(now, pose);
+        }
+        if let Some(steps) = decode_steps(bytes) {
+            return match steps.and_then(|(steps, rest)| Ok((steps, from_bytes(rest)?))) {
+                Ok((steps, acks)) => self.receive_steps(now, steps, acks),
+                Err(error) => malformed(&error),
+            };
+        }
+        match decode_client_datagram(bytes) {
+            Ok(datagram) => self.receive_datagram(now, datagram),
+            Err(error) => malformed(&error),
+        }
+    }
+
+    fn receive_steps(&mut self, now: Duration, steps: Vec<MoveInput>, acks: Option<Acks>) -> Verdict {
+        if let Some(refused) = self.measure_move(now) {
+            return refused;
+        }
+        match self.stage {
+            Stage::Playing(player) => Verdict::Steps { player, steps, acks },
+            _ => Verdict::Ignore,
+        }
+    }
+
+    fn receive_pose(&mut self, now: Duration, pose: &[u8]) -> Verdict {
+        if let Some(refused) = self.measure_move(now) {
+            return refused;
+        }
+        match self.stage {
+            Stage::Playing(player) => Verdict::Pose { player, pose: pose.to_vec() },
+            _ => Verdict::Ignore,
+        }
+    }
+
+    /// What to do with a datagram that counts as movement, if it is one too many.
+    fn measure_move(&mut self, now: Duration) -> Option<Verdict> {
+        match self.meter.take(now, Class::Move) {
+            Measured::Within => None,
+            Measured::Over => Some(Verdict::Ignore),
+            Measured::Flooding => Some(refuse(Refusal::Flooding)),
+        }
     }
 
     fn receive_datagram(&mut self, now: Duration, datagram: ClientDatagram) -> Verdict {

@@ -209,7 +209,8 @@ export class Session {
     this.#heardAt = performance.now();
     try {
       if (channel === CHANNEL_COMMAND) this.#receiveMessage(decodeServerMessage(bytes));
-      else this.#receiveDatagram(decodeServerDatagram(bytes));
+      // Others' poses (3) and how steps come (4) are not for this page yet.
+      else if (bytes[0] !== 3 && bytes[0] !== 4) this.#receiveDatagram(decodeServerDatagram(bytes));
     } catch (error) {
       this.#warnings += 1;
       if (this.#warnings <= 20) console.warn(`A message on channel ${channel} was dropped:`, error);

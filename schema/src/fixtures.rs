@@ -10,6 +10,7 @@ use crate::record::{
 };
 use crate::units::ChunkKey;
 use crate::wire::motion::{Acks, Motion, MotionHead, MotionWriter, OwnPose, Step, Update};
+use crate::wire::pose::{BodyPose, Layer, Part, PoseDecoder, PoseEncoder, Rotation, Tracked};
 use crate::wire::view::{
     ComponentsWriter, Entrance, Operation, Place, ServerDatagram, ViewWriter, decode_server_datagram, decode_view,
     write_pong,
@@ -21,6 +22,7 @@ use crate::wire::{
 use std::fmt::Debug;
 use std::fmt::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
@@ -211,6 +213,46 @@ fn wire_version_2_motion() {
     assert_eq!(decode_server_datagram(&read[0]), Ok(ServerDatagram::Motion { head, updates }));
     let head = MotionHead { own: None, ..head };
     assert_eq!(decode_server_datagram(&read[1]), Ok(ServerDatagram::Motion { head, updates: Vec::new() }));
+}
+
+/// Half a second of a body, by whole numbers only. Each entry's name says what its bytes mean: `slot layer`, then for each part
+/// `part=x,y,z/left-out part:the others`.
+#[test]
+fn pose_version_1() {
+    let tracked = |slot: i32, reach: i32, around: [i32; 3]| {
+        let wave = |n: i32| (slot * (n + 3) % 23 - 11).abs() * reach - 5 * reach;
+        let position = [0, 1, 2].map(|axis| (around[axis as usize] + wave(axis)) as i16);
+        // The left-out part changes from w to x on the way.
+        let turn = [0.4 + 0.03 * f64::from(slot), 0.1, -0.05 * f64::from(reach), 1.0];
+        Tracked { position, rotation: Rotation::from_real(turn).unwrap() }
+    };
+    let mut encoder = PoseEncoder::default();
+    let mut made: Vec<(String, Vec<u8>)> = Vec::new();
+    let mut poses = Vec::new();
+    for number in 0..30 {
+        let mut pose = BodyPose::new(tracked(number, 1, [5, 1_650, -20]))
+            .with(Part::LeftHand, tracked(number, 4, [-300, 1_100, -250]))
+            .with(Part::RightHand, tracked(number, 60, [300, 1_200, -300]));
+        if number >= 28 {
+            pose = pose.with(Part::Hips, tracked(number, 2, [0, 950, 0]));
+        }
+        // From slot 20 on every third is skipped, and slots begin anew behind 65,535.
+        let slot = 65_520u16.wrapping_add((number + (number - 20).max(0) / 2) as u16);
+        let bytes = encoder.encode(slot, &pose).unwrap();
+        let mut name = format!("{slot} {:?}", Layer::of(&bytes).unwrap());
+        for (part, Tracked { position: [x, y, z], rotation }) in pose.parts() {
+            let [a, b, c] = rotation.parts();
+            let _ = write!(name, " {part:?}={x},{y},{z}/{}:{a},{b},{c}", rotation.largest());
+        }
+        made.push((name, bytes));
+        poses.push((slot, pose));
+    }
+    let made: Vec<_> = made.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect();
+    let mut decoder = PoseDecoder::default();
+    for (bytes, (slot, pose)) in check("pose_v1.txt", &made).iter().zip(poses) {
+        let received = decoder.decode(Duration::ZERO, bytes).unwrap();
+        assert_eq!((received.slot, received.pose), (slot, pose));
+    }
 }
 
 #[test]

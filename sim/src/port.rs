@@ -1,12 +1,14 @@
 //! The world's edge: what goes in before a tick and what comes out after it. Plain data and bounded queues; net and storage
 //! see the simulation through this module only.
 
+pub use crate::movement::{Gait, Ground, step};
 pub use crate::record::EntityEvent;
 pub use crate::registry::Declared;
 pub use crate::space::{KeyMap, Pose};
 pub use crate::terrain::Terrain;
+pub use crate::world::TickRate;
 
-use crate::movement::{Ground, Walk};
+use crate::movement::Walk;
 use crate::record::Identity;
 use crate::registry::{Registry, Seen};
 use crate::space::{Present, Space};

@@ -459,7 +459,7 @@ fn no_step_leads_out_of_the_world() {
             for direction_z in i8::MIN..=i8::MAX {
                 let input = MoveInput { sequence: 1, direction_x, direction_z, yaw: u16::MAX, sprint: true };
                 let Position { x: to_x, y, z: to_z } =
-                    step(&ground, &content.tuning, TickRate(10), pose, &input).position;
+                    step(&ground, (&content.tuning).into(), TickRate(10), pose, &input).position;
                 assert!(to_x.abs() <= half_mm && to_z.abs() <= half_mm, "{input:?} leads to {to_x}, {to_z}");
                 assert!(
                     (to_x - x).abs() <= 700 && (to_z - z).abs() <= 700,

@@ -4,6 +4,7 @@
 
 mod browser;
 mod hostile;
+mod javascript;
 mod matchbox;
 mod startup;
 mod tidy;

@@ -1,5 +1,8 @@
 //! Server and client against each other over the loopback transport, with a real simulation between.
 
+mod poses;
+mod steps;
+
 use super::*;
 use crate::client::{Client, ClientEvent};
 use crate::flood::Rates;

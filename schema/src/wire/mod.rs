@@ -5,6 +5,8 @@
 //! layouts of their own: [`view`] (what comes, changes and goes) and [`motion`] (how movers move, bit-packed).
 
 pub mod motion;
+pub mod pose;
+pub mod steps;
 pub mod view;
 
 use crate::codec::{DecodeError, Reader, from_bytes, write_postcard};

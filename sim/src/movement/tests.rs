@@ -7,8 +7,8 @@ fn ground() -> Ground {
     Ground { terrain: Terrain::new(3), half_mm: 64_000 }
 }
 
-fn tuning() -> Tuning {
-    Tuning { climb_mm_per_m: 10_000, ..content().resolve(&Palette::default()).tuning }
+fn gait() -> Gait {
+    Gait { climb_mm_per_m: 10_000, ..Gait::from(&content().resolve(&Palette::default()).tuning) }
 }
 
 fn input(direction_x: i8, direction_z: i8) -> MoveInput {
@@ -24,7 +24,7 @@ fn a_second_of_walking_goes_as_far_as_the_tuning_says_in_every_direction() {
     for (dx, dz) in [(127, 0), (-128, 0), (0, 127), (90, 90), (-128, -128), (127, -127)] {
         let mut walker = pose(0, 0);
         for _ in 0..60 {
-            walker = step(&ground(), &tuning(), TickRate(60), walker, &input(dx, dz));
+            walker = step(&ground(), gait(), TickRate(60), walker, &input(dx, dz));
         }
         let far = (walker.position.horizontal_distance_squared(Position::default()) as f64).sqrt();
         assert!((far - 4_000.0).abs() < 60.0, "({dx}, {dz}) went {far} mm");
@@ -35,17 +35,17 @@ fn a_second_of_walking_goes_as_far_as_the_tuning_says_in_every_direction() {
 
 #[test]
 fn a_half_pushed_stick_walks_half_as_fast() {
-    let full = step(&ground(), &tuning(), TickRate(10), pose(0, 0), &input(127, 0)).position.x;
-    let half = step(&ground(), &tuning(), TickRate(10), pose(0, 0), &input(64, 0)).position.x;
+    let full = step(&ground(), gait(), TickRate(10), pose(0, 0), &input(127, 0)).position.x;
+    let half = step(&ground(), gait(), TickRate(10), pose(0, 0), &input(64, 0)).position.x;
     assert_eq!((full, half), (400, 202));
 }
 
 #[test]
 fn the_world_ends_at_its_edge_and_one_slides_along_it() {
-    let walker = step(&ground(), &tuning(), TickRate(60), pose(64_000, 0), &input(127, 127));
+    let walker = step(&ground(), gait(), TickRate(60), pose(64_000, 0), &input(127, 127));
     assert_eq!(walker.position.x, 64_000);
     assert!(walker.position.z > 0);
-    let corner = step(&ground(), &tuning(), TickRate(60), pose(64_000, 64_000), &input(127, 127));
+    let corner = step(&ground(), gait(), TickRate(60), pose(64_000, 64_000), &input(127, 127));
     assert_eq!((corner.position.x, corner.position.z), (64_000, 64_000));
 }
 
