@@ -19,6 +19,7 @@ files! {
     "main.js" => "js",
     "matchbox.js" => "js",
     "motion.js" => "js",
+    "own.js" => "js",
     "prediction.js" => "js",
     "render.js" => "js",
     "session.js" => "js",

@@ -9,6 +9,11 @@ export class Catalogue {
     this.nodes = new Map(list(raw.nodes).map((node) => [node.id, node]));
     this.pieces = new Map(list(raw.pieces).map((piece) => [piece.id, piece]));
     this.recipes = new Map(list(raw.recipes).map((recipe) => [recipe.id, recipe]));
+    this.gait = {
+      walkMmS: raw.walk_mm_s ?? 0,
+      sprintMmS: raw.sprint_mm_s ?? 0,
+      climbMmPerM: raw.climb_mm_per_m ?? 0,
+    };
     this.reachMm = raw.reach_mm ?? 4_000;
     this.unevenGroundMm = raw.uneven_ground_mm ?? Infinity;
     this.gridMm = raw.grid_mm ?? 2_000;

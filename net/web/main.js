@@ -5,6 +5,7 @@ import { Catalogue } from './catalogue.js';
 import { Hud } from './hud.js';
 import { Input } from './input.js';
 import { Land } from './land.js';
+import { OwnPlayer } from './own.js';
 import { Renderer, drawMinimap } from './render.js';
 import { Session } from './session.js';
 import { Terrain } from './terrain.js';
@@ -126,7 +127,8 @@ async function join(name) {
     stage: (text) => hud.showJoining(text),
     welcome: (message) => enter(message),
     view: (view) => seeView(view),
-    motion: (packet) => world?.view.applyMotion(packet, performance.now()),
+    motion: (packet) => seeMotion(packet),
+    pace: (slack) => world?.view.ownPlayer?.feedback(performance.now(), slack),
     pong: () => {},
     result: (result) => tellResult(result),
     interrupted: (reason) => interrupted(reason),
@@ -145,6 +147,8 @@ function interrupted(reason) {
 
 /** Back in the world, which the server now tells anew. */
 function resumed(tick) {
+  // The server goes on with the numbers that it knows.
+  world.lastStep = world.view.ownPlayer?.sequence ?? world.lastStep;
   world.view = new WorldView({ ...world.seenBy, tick });
   shownInventory = -1;
   hud.showWorld();
@@ -161,6 +165,12 @@ function enter(message) {
     seenBy,
     tickHz: message.tickHz,
     worldHalfMm: message.worldHalfMm,
+    walking: {
+      ground: { terrain, halfMm: message.worldHalfMm },
+      gait: catalogue.gait,
+      tickHz: message.tickHz,
+    },
+    lastStep: 0,
     view: new WorldView({ ...seenBy, tick: message.tick }),
     land: new Land(terrain),
     shakes: new Map(),
@@ -178,7 +188,15 @@ function seeView(message) {
   const stoodBefore = Boolean(world.view.own?.pose);
   world.view.applyView(message, performance.now());
   // The body looks where it looked when it was last here.
-  if (!stoodBefore && world.view.own?.pose) yaw = world.view.own.pose.yaw;
+  if (stoodBefore || !world.view.own?.pose) return;
+  yaw = world.view.own.pose.yaw;
+  world.view.ownPlayer = new OwnPlayer({ ...world.walking, pose: world.view.own.pose, sequence: world.lastStep });
+}
+
+function seeMotion(packet) {
+  if (!world) return;
+  world.view.applyMotion(packet, performance.now());
+  if (packet.own) world.view.ownPlayer?.reconcile(packet.newestInput, world.view.own.pose);
 }
 
 function ended(reason) {
@@ -388,7 +406,8 @@ function turnWheel(direction, event) {
 function walk() {
   const { x, z, sprint } = input.walking;
   if (x !== 0 || z !== 0) yaw = Math.round((Math.atan2(x, -z) / (Math.PI * 2)) * 65_536) & 0xffff;
-  session?.move({ directionX: x, directionZ: z, yaw, sprint });
+  const steps = world?.view.ownPlayer?.walk(performance.now(), { directionX: x, directionZ: z, yaw, sprint });
+  if (steps) session?.steps(steps);
 }
 
 const hud = new Hud({
@@ -446,10 +465,41 @@ function showStatus() {
       rtt: rtt === null ? '–' : `${rtt < 10 ? rtt.toFixed(1) : Math.round(rtt)} ms`,
       tick: standing ? 'stands still' : isNumber(p99) ? `${p99.toFixed(p99 < 10 ? 2 : 1)} ms` : '–',
       durable: lag ? `${count(lag.frames, 'frame', 'frames')} · ${Math.round(lag.ms)} ms` : '–',
+      loss: traffic.loss,
+      down: traffic.down,
+      corrected: corrections(),
       position: own ? `${metres(own.x)}, ${metres(own.z)} · ${metres(own.y)} m` : '–',
     },
     level,
   );
+}
+
+/** How often the server put the own player right, and by how much at most. */
+function corrections() {
+  const counts = world.view.ownPlayer?.counts;
+  if (!counts || counts.compared === 0) return '–';
+  const percent = (counts.corrected * 100) / counts.compared;
+  return `${percent.toFixed(1)} % · ${counts.errorMaxMm} mm at most`;
+}
+
+/** Loss and bytes of the last seconds. */
+const traffic = { loss: '–', down: '–', at: 0, before: null };
+
+function measureTraffic() {
+  if (!world || !session) return;
+  const now = performance.now();
+  const seen = { session, view: world.view, ...session.bytes, ...world.view.motion.counts };
+  const before = traffic.before;
+  if (before?.session === session && before.view === world.view) {
+    const seconds = Math.max(0.1, (now - traffic.at) / 1_000);
+    const sent = seen.sent - before.sent;
+    const lost = Math.max(0, sent - (seen.came - before.came));
+    const rate = (kind) => ((seen[kind] - before[kind]) / 1_000 / seconds).toFixed(1);
+    traffic.loss = sent > 0 ? `${((lost * 100) / sent).toFixed(1)} %` : '–';
+    traffic.down = `${rate('motion')} motion · ${rate('world')} world · ${rate('other')} other kB/s`;
+  }
+  traffic.at = now;
+  traffic.before = seen;
 }
 
 /** How far what is on disk is behind what was computed. */
@@ -618,6 +668,8 @@ function debug() {
     rtt_ms: session?.rttMs ?? null,
     acknowledged: view?.motion.acks?.newest ?? null,
     undecodable: view?.motion.undecodable ?? 0,
+    shown: view?.ownPlayer ? place(view.ownPlayer.poseAt(performance.now())) : null,
+    prediction: view?.ownPlayer?.counts ?? null,
     entities: view?.entities.size ?? 0,
     tool: tool?.piece ? tool.piece.key : tool?.demolish ? 'demolish' : null,
     storey,
@@ -650,6 +702,7 @@ window.addEventListener('resize', () => renderer.resize());
 window.addEventListener('pagehide', () => session?.leave());
 setInterval(walk, 1_000 / 60);
 setInterval(showStatus, 250);
+setInterval(measureTraffic, 2_000);
 setInterval(() => world && drawMinimap(minimap, world, performance.now()), 150);
 requestAnimationFrame(frame);
 pollStatus();

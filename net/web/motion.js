@@ -123,6 +123,8 @@ export function widen(low, near) {
 export class MotionStore {
   /** `{newest, before}` for the shard, or null before the first packet. */
   acks = null;
+  /** Packets that came, and those that were sent up to the newest. */
+  counts = { came: 0, sent: 0 };
   /** States that named one which never came. */
   undecodable = 0;
   #slots = new Map();
@@ -157,7 +159,9 @@ export class MotionStore {
   }
 
   #acknowledge(number) {
+    this.counts.came += 1;
     if (!this.acks) {
+      this.counts.sent += 1;
       this.acks = { newest: number, before: 0 };
       return;
     }
@@ -166,6 +170,7 @@ export class MotionStore {
     const behind = (newest - number + 65_536) % 65_536;
     if (ahead === 0) return;
     if (ahead < 32_768) {
+      this.counts.sent += ahead;
       const shifted = ahead < 32 ? (before << ahead) >>> 0 : 0;
       this.acks = { newest: number, before: ahead <= 32 ? (shifted | (1 << (ahead - 1))) >>> 0 : 0 };
     } else if (behind <= 32) {

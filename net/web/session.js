@@ -15,8 +15,8 @@ import {
   encodeCommand,
   encodeGoodbye,
   encodeHello,
-  encodeMove,
   encodePing,
+  encodeSteps,
   encodeResume,
   encodeSeen,
 } from './wire.js';
@@ -25,8 +25,6 @@ const PING_MS = 500;
 const WELCOME_TIMEOUT_MS = 10_000;
 /** Nothing at all from the server for this long means that it is gone (it answers pings). */
 const SILENCE_MS = 7_000;
-const MOVING_MS = 33;
-const IDLE_MS = 200;
 /** The server is told what arrived each time that so many results came. */
 const RESULTS_UNTOLD_MAX = 16;
 const CALL_AGAIN_MS = 700;
@@ -34,7 +32,7 @@ const CALL_AGAIN_MS = 700;
 const TIMED_OUT = 'TimedOut';
 
 /**
- * Handlers: `stage(text)`, `welcome(message)`, `view(view)`, `snapshot(snapshot)`, `pong(pong)`,
+ * Handlers: `stage(text)`, `welcome(message)`, `view(view)`, `motion(packet)`, `pace(slack)`, `pong(pong)`,
  * `result({sequence, command, frame, outcome})`, `interrupted(reason)`, `resumed(tick)` (forget what was seen: it all comes
  * anew), `ended(reason, refusal | null)`.
  */
@@ -43,6 +41,8 @@ export class Session {
   rttMs = null;
   /** Commands without a result: sequence → command. */
   pending = new Map();
+  /** Bytes that came, by kind: how others move, everything that comes in order, the rest. */
+  bytes = { motion: 0, world: 0, other: 0 };
   /** Set by the owner: says which motion packets arrived. */
   acks = () => null;
 
@@ -51,9 +51,6 @@ export class Session {
   #welcomed = false;
   #ended = false;
   #nextCommand = 1;
-  #inputSequence = 0;
-  #lastMove = { directionX: 0, directionZ: 0, yaw: 0, sprint: false };
-  #lastMoveSentAt = 0;
   #heardAt = performance.now();
   #pings = new Map();
   #nonce = 0;
@@ -112,21 +109,10 @@ export class Session {
     return sequence;
   }
 
-  /** Called often with what the player wants; sends at once when it changed, else at the moving or the idle rate. */
-  move({ directionX, directionZ, yaw, sprint }) {
+  /** Sends the newest steps, the oldest first. */
+  steps(newest) {
     if (!this.connected) return;
-    const now = performance.now();
-    const last = this.#lastMove;
-    const moving = directionX !== 0 || directionZ !== 0;
-    const changed = directionX !== last.directionX || directionZ !== last.directionZ || sprint !== last.sprint;
-    // Timers fire a little early or late: half a frame of slack keeps the rate near thirty a second.
-    const due = now - this.#lastMoveSentAt >= (moving ? MOVING_MS - 8 : IDLE_MS - 8);
-    if (!changed && !due) return;
-    this.#inputSequence += 1;
-    this.#lastMove = { directionX, directionZ, yaw, sprint };
-    this.#lastMoveSentAt = now;
-    const step = { sequence: this.#inputSequence, ...this.#lastMove, acks: this.acks() };
-    this.#connection.send(CHANNEL_STATE, encodeMove(step));
+    this.#connection.send(CHANNEL_STATE, encodeSteps(newest, this.acks()));
   }
 
   /** Leaves of one's own accord. */
@@ -207,14 +193,21 @@ export class Session {
   #receive(channel, bytes) {
     if (this.#ended) return;
     this.#heardAt = performance.now();
+    this.#count(channel, bytes);
     try {
       if (channel === CHANNEL_COMMAND) this.#receiveMessage(decodeServerMessage(bytes));
-      // Others' poses (3) and how steps come (4) are not for this page yet.
-      else if (bytes[0] !== 3 && bytes[0] !== 4) this.#receiveDatagram(decodeServerDatagram(bytes));
+      // Others' heads and hands (3) are not for this page yet.
+      else if (bytes[0] !== 3) this.#receiveDatagram(decodeServerDatagram(bytes));
     } catch (error) {
       this.#warnings += 1;
       if (this.#warnings <= 20) console.warn(`A message on channel ${channel} was dropped:`, error);
     }
+  }
+
+  #count(channel, bytes) {
+    if (channel === CHANNEL_COMMAND) this.bytes.world += bytes.length;
+    else if (bytes[0] === 1) this.bytes.motion += bytes.length;
+    else this.bytes.other += bytes.length;
   }
 
   #receiveMessage(message) {
@@ -262,6 +255,10 @@ export class Session {
   }
 
   #receiveDatagram(datagram) {
+    if (datagram.kind === 'pace') {
+      if (this.#welcomed) this.#handlers.pace(datagram.slack);
+      return;
+    }
     if (datagram.kind === 'motion') {
       if (this.#welcomed) this.#handlers.motion(datagram);
       return;

@@ -25,6 +25,8 @@ export class WorldView {
   chunks = new Map();
   /** Entities with a pose. */
   walkers = new Map();
+  /** The own player ahead of the server, once the server has said where it is. */
+  ownPlayer = null;
   /** Own slots, `null` or `{id, item, count}`. */
   slots = [];
   /** Grows when the own inventory changes. */
@@ -259,6 +261,7 @@ export class WorldView {
 
   /** Where to draw a walker now: `{x, y, z, yaw, speed}`, speed in mm/s. */
   poseAt(entity, now) {
+    if (entity.id === this.playerId && this.ownPlayer) return this.ownPlayer.poseAt(now);
     const delay = entity.id === this.playerId ? OWN_DELAY_MS : OTHERS_DELAY_MS;
     return interpolate(entity.samples, now + (this.#clockOffset ?? 0) - delay);
   }

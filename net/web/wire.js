@@ -307,15 +307,28 @@ export function encodeSeen(results) {
   return writer.finish();
 }
 
-/** One step of walking on the state channel; directions are −127…127, `acks` says which motion packets arrived, or is null. */
-export function encodeMove({ sequence, directionX, directionZ, yaw, sprint, acks }) {
+const MOVE_FIELDS = ['directionX', 'directionZ', 'yaw', 'sprint'];
+
+/** The newest steps on the state channel, one per tick, the oldest first and numbered without gaps; instead of moves. */
+export function encodeSteps(steps, acks) {
   const writer = new Writer();
-  writer.varint(0);
-  writer.varint(sequence);
-  writer.signedByte(directionX);
-  writer.signedByte(directionZ);
-  writer.varint(yaw);
-  writer.bool(sprint);
+  writer.byte(3);
+  const newest = steps.at(-1);
+  writer.varint(newest.sequence);
+  writer.byte(steps.length);
+  let before = null;
+  for (const step of steps.toReversed()) {
+    const same = before && MOVE_FIELDS.every((field) => step[field] === before[field]);
+    if (before) writer.bool(!same);
+    if (!same) {
+      writer.signedByte(step.directionX);
+      writer.signedByte(step.directionZ);
+      writer.byte(step.yaw % 256);
+      writer.byte(Math.floor(step.yaw / 256));
+      writer.bool(step.sprint);
+    }
+    before = step;
+  }
   writeAcks(writer, acks);
   return writer.finish();
 }
@@ -446,12 +459,16 @@ function readComponents(reader) {
   return reader.list(() => ({ tag: reader.u16(), bytes: reader.lengthPrefixed() }));
 }
 
-/** A datagram on the state channel: a motion packet (see `motion.js`) or `pong {nonce, tick}`. */
+/**
+ * A datagram on the state channel: a motion packet (see `motion.js`), `pong {nonce, tick}`, or
+ * `pace {taken, slack}`: how many ticks before their turn the steps come.
+ */
 export function decodeServerDatagram(bytes) {
   const reader = new Reader(bytes);
   const kind = reader.byte();
   if (kind === 1) return decodeMotion(bytes);
   if (kind === 2) return reader.finish({ kind: 'pong', nonce: reader.u32(), tick: reader.varint() });
+  if (kind === 4) return reader.finish({ kind: 'pace', taken: reader.u32(), slack: reader.i32() });
   throw new Error(`holds an unknown datagram kind ${kind}`);
 }
 

@@ -103,3 +103,59 @@ const faster = made - steady;
 const pacerRight = Math.abs(steady - 600) <= 1 && leapt === 10 && faster > 610 && faster < 645;
 report(`${steps} steps, ${wrong} wrong; ${walks.length} predictors: agreed ${agreed}, corrected ${corrected}, wrong ${astray}; clock ${clockRight ? 'ok' : 'wrong'}; pacer ${pacerRight ? 'ok' : `${steady} ${leapt} ${faster}`}`);
 ";
+
+/// The entries of a fixture file as a JavaScript object: name → bytes.
+fn golden(file: &str) -> String {
+    let text = std::fs::read_to_string(repository().join("schema/fixtures").join(file)).unwrap();
+    let entry = |line: &str| {
+        let (name, digits) = line.rsplit_once(' ').unwrap();
+        format!("{name:?}: bytes({digits:?})")
+    };
+    format!("{{ {} }}", text.lines().map(entry).collect::<Vec<_>>().join(", "))
+}
+
+#[test]
+fn the_page_reads_and_writes_the_golden_packets() {
+    let script = format!(
+        "import * as wire from 'file://{root}/net/web/wire.js';
+        const bytes = (digits) => Uint8Array.from(digits.match(/../g) ?? [], (pair) => parseInt(pair, 16));
+        const messages = {messages}, datagrams = {datagrams}, motion = {motion}, views = {views};
+        {GOLDEN}",
+        messages = golden("wire_v2_client_message.txt"),
+        datagrams = golden("wire_v2_client_datagram.txt"),
+        motion = golden("wire_v2_motion.txt"),
+        views = golden("wire_v2_view.txt"),
+        root = repository().display()
+    );
+    let motion = r#"{"kind":"motion","number":9,"tick":65535,"newestInput":300,"own":{"x":-123456,"z":2000000000,"yaw":40000,"y":-7},"updates":[{"slot":2,"age":0,"x":-1000,"z":5000,"yaw":3,"y":null},{"slot":3,"age":3,"dx":0,"dz":0,"yaw":null,"y":null},{"slot":7,"age":3,"dx":15,"dz":0,"yaw":null,"y":null},{"slot":11,"age":4,"dx":0,"dz":100,"yaw":200,"y":null},{"slot":15,"age":4,"dx":2000,"dz":0,"yaw":null,"y":-90},{"slot":65535,"age":0,"x":-1000,"z":5000,"yaw":3,"y":40}]}"#;
+    let view = "leaveChunk forgetChunk introduce:chunk introduce+:chunk introduce:65535 introduce+:0 introduce:own change \
+                despawn leave recallChunk";
+    assert_eq!(run(&script), format!("{motion} 0 | 70 {view} | pong 5 72 | 11 of 11"));
+}
+
+/// What is read, and how many of what is written are the very bytes.
+const GOLDEN: &str = r"
+const packet = wire.decodeServerDatagram(motion.packet);
+const empty = wire.decodeServerDatagram(motion.empty);
+const place = (o) => (o.kind === 'introduce' ? `:${o.chunk ? 'chunk' : (o.slot ?? 'own')}` : '');
+const view = wire.decodeView(views.view);
+const pong = wire.decodeServerDatagram(views.pong);
+const same = (a, b) => a.length === b.length && a.every((byte, at) => byte === b[at]);
+const step = (sequence) => ({ sequence, directionX: 127, directionZ: 0, yaw: 300, sprint: true });
+const command = (made) => wire.encodeCommand(77, made);
+const written = [
+  [wire.encodeHello({ token: 'a-token-of-16-by', name: 'Ännchen', tickHz: 60 }), messages.hello],
+  [wire.encodeGoodbye(), messages.goodbye],
+  [wire.encodeResume({ secret: new Uint8Array(16).fill(0xab), results: 300 }), messages.resume],
+  [wire.encodeSeen(16), messages.seen],
+  [command({ kind: 'harvest', node: 5_000_000_000 }), messages.harvest],
+  [command({ kind: 'craft', recipe: 3 }), messages.craft],
+  [command({ kind: 'build', piece: 200, column: -7, row: 1_000, level: 2, turn: 3 }), messages.build],
+  [command({ kind: 'demolish', structure: 1_024 }), messages.demolish],
+  [command({ kind: 'move_items', from: 0, to: 23, count: 300 }), messages['move items']],
+  [wire.encodePing({ nonce: 0xffff_ffff, acks: null }), datagrams.ping],
+  [wire.encodeSteps([97, 98, 99, 100].map(step), null), [3, 100, 4, 127, 0, 44, 1, 1, 0, 0, 0, 0]],
+];
+const right = written.filter(([made, golden]) => same(made, golden)).length;
+report(`${JSON.stringify(packet)} ${empty.updates.length} | ${view.tick} ${view.operations.map((o) => `${o.kind}${o.spawned ? '+' : ''}${place(o)}`).join(' ')} | ${pong.kind} ${pong.nonce} ${pong.tick} | ${right} of ${written.length}`);
+";
