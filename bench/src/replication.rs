@@ -19,7 +19,7 @@ const HZ: u32 = 20;
 /// As much as anybody could want.
 const UNLIMITED_KBIT_S: u32 = 100_000;
 /// Seconds until everybody knows everybody.
-const SETTLE_S: u32 = 15;
+const SETTLE_S: u32 = 5;
 
 fn walkers(players: usize, spawn_radius_m: u32, change: impl FnOnce(&mut ReplicationConfig)) -> LoopbackShard {
     let config = SimConfig { tick_hz: HZ, half_m: 512, spawn_radius_m, ..SimConfig::default() };

@@ -466,7 +466,9 @@ function showStatus() {
       tick: standing ? 'stands still' : isNumber(p99) ? `${p99.toFixed(p99 < 10 ? 2 : 1)} ms` : '–',
       durable: lag ? `${count(lag.frames, 'frame', 'frames')} · ${Math.round(lag.ms)} ms` : '–',
       loss: traffic.loss,
-      down: traffic.down,
+      motion: traffic.motion,
+      world: traffic.world,
+      other: traffic.other,
       corrected: corrections(),
       position: own ? `${metres(own.x)}, ${metres(own.z)} · ${metres(own.y)} m` : '–',
     },
@@ -479,11 +481,11 @@ function corrections() {
   const counts = world.view.ownPlayer?.counts;
   if (!counts || counts.compared === 0) return '–';
   const percent = (counts.corrected * 100) / counts.compared;
-  return `${percent.toFixed(1)} % · ${counts.errorMaxMm} mm at most`;
+  return `${percent.toFixed(1)} % · ≤ ${counts.errorMaxMm} mm`;
 }
 
 /** Loss and bytes of the last seconds. */
-const traffic = { loss: '–', down: '–', at: 0, before: null };
+const traffic = { loss: '–', motion: '–', world: '–', other: '–', at: 0, before: null };
 
 function measureTraffic() {
   if (!world || !session) return;
@@ -496,7 +498,9 @@ function measureTraffic() {
     const lost = Math.max(0, sent - (seen.came - before.came));
     const rate = (kind) => ((seen[kind] - before[kind]) / 1_000 / seconds).toFixed(1);
     traffic.loss = sent > 0 ? `${((lost * 100) / sent).toFixed(1)} %` : '–';
-    traffic.down = `${rate('motion')} motion · ${rate('world')} world · ${rate('other')} other kB/s`;
+    traffic.motion = `${rate('motion')} kB/s`;
+    traffic.world = `${rate('world')} kB/s`;
+    traffic.other = `${rate('other')} kB/s`;
   }
   traffic.at = now;
   traffic.before = seen;

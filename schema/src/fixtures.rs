@@ -193,13 +193,13 @@ fn wire_version_2_motion() {
         Motion { z: 5_100, yaw: 200, ..base },
         Motion { x: 1_000, y: Some(-90), ..base },
     ];
-    let mut writer = MotionWriter::new(head, 3);
+    let mut writer = MotionWriter::new(head, 3, 0);
     writer.push(2, 0, base.absolute());
     for (number, motion) in new.iter().enumerate() {
         writer.push(3 + 4 * number as u16, 3 + number as u32 / 2, motion.since(base).unwrap());
     }
     writer.push(65_535, 0, Motion { y: Some(40), ..base }.absolute());
-    let empty = MotionWriter::new(MotionHead { own: None, ..head }, 0);
+    let empty = MotionWriter::new(MotionHead { own: None, ..head }, 0, 0);
     let read = check("wire_v2_motion.txt", &[("packet", writer.finish()), ("empty", empty.finish())]);
     let since = |age, dx, dz, yaw, y| Update::Since { age, step: Step { dx, dz, yaw, y } };
     let updates = vec![

@@ -216,7 +216,9 @@ impl Slot {
 
     /// Keeps a state; true when it is the newest.
     fn note(&mut self, tick: u64, motion: Motion) -> bool {
-        let at = self.states.partition_point(|(known, _)| *known < tick);
+        // Nearly always it is the newest.
+        let is_newest = self.states.back().is_none_or(|(known, _)| *known < tick);
+        let at = if is_newest { self.states.len() } else { self.states.partition_point(|(known, _)| *known < tick) };
         if self.states.get(at).is_some_and(|(known, _)| *known == tick) {
             self.states[at].1 = motion;
         } else {

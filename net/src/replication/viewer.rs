@@ -380,7 +380,7 @@ impl Viewer {
                 own,
             };
             self.next_number = self.next_number.wrapping_add(1);
-            let mut writer = MotionWriter::new(head, gap);
+            let mut writer = MotionWriter::new(head, gap, (left.len() * 5 + 32).min(MOTION_BYTES_MAX));
             let before = writer.len();
             let mut slots = Vec::with_capacity(left.len().min(512));
             for candidate in left.by_ref() {

@@ -218,9 +218,9 @@ pub struct MotionWriter {
 }
 
 impl MotionWriter {
-    /// Begins a packet whose entities will be about `gap` slots apart.
-    pub fn new(head: MotionHead, gap: usize) -> Self {
-        let mut bits = BitWriter::default();
+    /// Begins a packet of about `bytes` bytes, whose entities will be about `gap` slots apart.
+    pub fn new(head: MotionHead, gap: usize, bytes: usize) -> Self {
+        let mut bits = BitWriter::behind(Vec::with_capacity(bytes));
         bits.write(u32::from(MOTION_KIND), 8);
         bits.write(u32::from(head.number), 16);
         bits.write(u32::from(head.tick), 16);
@@ -430,7 +430,7 @@ mod tests {
         ) {
             let own = own.map(|(x, z, yaw, y)| OwnPose { x, z, yaw, y });
             let head = MotionHead { own, ..head() };
-            let mut writer = MotionWriter::new(head, gap);
+            let mut writer = MotionWriter::new(head, gap, 0);
             let mut expected = Vec::new();
             for (slot, (base, (dx, dz), age, turns)) in &entities {
                 let new = Motion { x: base.x + dx, z: base.z + dz, yaw: base.yaw ^ u8::from(*turns), y: base.y };
@@ -509,7 +509,7 @@ mod tests {
 
     #[test]
     fn what_is_not_a_packet_is_refused_by_name() {
-        let mut writer = MotionWriter::new(head(), 1);
+        let mut writer = MotionWriter::new(head(), 1, 0);
         writer.push(65_535, 0, Motion::default().absolute());
         let bytes = writer.finish();
         assert!(decode_motion(&bytes).is_ok());
