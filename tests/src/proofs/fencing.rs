@@ -26,17 +26,26 @@ use vsekai_storage::{Config, Event, NewWorld, Storage};
 /// How many entities the frames write to, one each in turn.
 const ENTITIES: u64 = 500;
 /// Goals for the defaults of a shard.
-const AFTER_EXIT_MAX: Duration = Duration::from_millis(500);
-const AFTER_HANG_MAX: Duration = Duration::from_secs(3);
+const GOALS: Goals = Goals { after_exit: Duration::from_millis(500), after_hang: Duration::from_secs(3) };
+/// What the short form allows, which runs beside anything else: only a takeover that gets stuck is a fault there.
+const UNSTUCK: Goals = Goals { after_exit: Duration::from_secs(10), after_hang: Duration::from_secs(30) };
+
+/// How long takeovers may take.
+#[derive(Clone, Copy)]
+struct Goals {
+    after_exit: Duration,
+    after_hang: Duration,
+}
 
 /// 200 zombies and 50 deaths of writers, 5 of each of shards; short: 2 and 3, 1 of each.
 pub fn run(short: bool) -> Result<String> {
     let (zombies, deaths, shards) = if short { (2, 3, 1) } else { (200, 50, 5) };
     let seed = seed(7);
-    trial(seed, zombies, deaths, shards).with_context(|| format!("seed {seed} (VSEKAI_SEED replays it)"))
+    let goals = if short { UNSTUCK } else { GOALS };
+    trial(seed, zombies, deaths, shards, goals).with_context(|| format!("seed {seed} (VSEKAI_SEED replays it)"))
 }
 
-fn trial(seed: u64, zombies: usize, deaths: usize, shard_rounds: usize) -> Result<String> {
+fn trial(seed: u64, zombies: usize, deaths: usize, shard_rounds: usize, goals: Goals) -> Result<String> {
     let folder = tempfile::tempdir()?;
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let store = StoreProcess::start(&folder.path().join("store"), &folder.path().join("store.sock"))?;
@@ -87,19 +96,19 @@ fn trial(seed: u64, zombies: usize, deaths: usize, shard_rounds: usize) -> Resul
     let last = current.drain()?;
     ensure!(current.child.wait()?.success(), "the last writer did not stop cleanly: {:?}", current.failed);
     let frames = chain.check(&store.url(), last)?;
-    let shards = shard_takeovers(&store.url(), folder.path(), shard_rounds)?;
+    let shards = shard_takeovers(folder.path(), shard_rounds, goals)?;
     let status = store.stop()?;
     ensure!(status.success(), "the store's server did not stop cleanly: {status}");
 
     let hang = Latency::of(after_hang.iter().copied());
     let exit = Latency::of(after_exit.iter().copied());
     ensure!(
-        after_hang.iter().all(|took| *took <= AFTER_HANG_MAX),
+        after_hang.iter().all(|took| *took <= goals.after_hang),
         "a takeover after a hang took {:.0} ms",
         hang.max_ms
     );
     ensure!(
-        after_exit.iter().all(|took| *took <= AFTER_EXIT_MAX),
+        after_exit.iter().all(|took| *took <= goals.after_exit),
         "a takeover after an exit took {:.0} ms",
         exit.max_ms
     );
@@ -112,7 +121,7 @@ fn trial(seed: u64, zombies: usize, deaths: usize, shard_rounds: usize) -> Resul
 }
 
 /// Real shards: one is stopped or killed, another started on the same data. Returns the figures.
-fn shard_takeovers(_store: &str, folder: &Path, rounds: usize) -> Result<String> {
+fn shard_takeovers(folder: &Path, rounds: usize, goals: Goals) -> Result<String> {
     let data = folder.join("shard");
     std::fs::create_dir_all(&data)?;
     let own_store = StoreProcess::start(&data.join("store"), &data.join("store.sock"))?;
@@ -144,12 +153,12 @@ fn shard_takeovers(_store: &str, folder: &Path, rounds: usize) -> Result<String>
     own_store.stop()?;
     let (hang, exit) = (Latency::of(hangs.iter().copied()), Latency::of(exits.iter().copied()));
     ensure!(
-        hangs.iter().all(|took| *took <= AFTER_HANG_MAX),
+        hangs.iter().all(|took| *took <= goals.after_hang),
         "a shard's takeover after a hang took {:.0} ms",
         hang.max_ms
     );
     ensure!(
-        exits.iter().all(|took| *took <= AFTER_EXIT_MAX),
+        exits.iter().all(|took| *took <= goals.after_exit),
         "a shard's takeover after an exit took {:.0} ms",
         exit.max_ms
     );
