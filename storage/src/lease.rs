@@ -72,30 +72,40 @@ pub(crate) enum Owner {
 /// How often an observer looks whether the owner has ended meanwhile.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Watches the lease until it is known whether somebody is there: for one time to live at most, and no longer than until
-/// `has_ended` says that the owner has ended meanwhile.
+/// Beats that show that somebody is there. One may have been on its way to the store when its sender stopped for good.
+const BEATS_OF_THE_LIVING: u32 = 2;
+
+/// Watches the lease until it is known whether somebody is there: for one time to live behind the last beat at most, and no
+/// longer than until `has_ended` says that the owner has ended meanwhile.
 pub(crate) fn observe(
     database: &Database,
     region: Region,
     mut has_ended: impl FnMut() -> bool,
 ) -> Result<Owner, Error> {
-    let (lease, watch) = database.run(|transaction| {
-        let lease = read_lease(transaction, region)?;
-        let watch = transaction.watch(&region.lease())?;
-        Ok((lease, watch))
-    })?;
-    let Some(lease) = lease else { return Ok(Owner::Unknown) };
-    if lease.ttl_ms == 0 {
-        return Ok(Owner::Gone);
-    }
-    let began = Instant::now();
+    let mut beats = 0;
     loop {
-        let left = Duration::from_millis(lease.ttl_ms).saturating_sub(began.elapsed());
-        if has_ended() || left.is_zero() {
+        let (lease, watch) = database.run(|transaction| {
+            let lease = read_lease(transaction, region)?;
+            let watch = transaction.watch(&region.lease())?;
+            Ok((lease, watch))
+        })?;
+        let Some(lease) = lease else { return Ok(Owner::Unknown) };
+        if lease.ttl_ms == 0 {
             return Ok(Owner::Gone);
         }
-        if watch.wait(left.min(LOOK_INTERVAL))? {
+        if beats == BEATS_OF_THE_LIVING {
             return Ok(Owner::Alive(lease.holder));
+        }
+        let began = Instant::now();
+        loop {
+            let left = Duration::from_millis(lease.ttl_ms).saturating_sub(began.elapsed());
+            if has_ended() || left.is_zero() {
+                return Ok(Owner::Gone);
+            }
+            if watch.wait(left.min(LOOK_INTERVAL))? {
+                beats += 1;
+                break;
+            }
         }
     }
 }
@@ -150,6 +160,17 @@ mod tests {
             looks == 3
         };
         assert_eq!(observe(&database, region, ends).unwrap(), Owner::Gone, "it ended before its lease did");
+        // A beat that was on its way when its sender stopped.
+        let mut stopped = Lease::new(database.clone(), region, 1, Duration::from_millis(60));
+        stopped.beat().unwrap();
+        let mut straggler = Some(stopped);
+        let arrives = || {
+            if let Some(mut stopped) = straggler.take() {
+                stopped.beat().unwrap();
+            }
+            false
+        };
+        assert_eq!(observe(&database, region, arrives).unwrap(), Owner::Gone, "one late beat is no life");
         let beating = database.clone();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
