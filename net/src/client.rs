@@ -14,6 +14,7 @@ use thiserror::Error;
 use vsekai_schema::codec::DecodeError;
 use vsekai_schema::content::Catalogue;
 use vsekai_schema::id::EntityId;
+use vsekai_schema::wire::motion::{MOTION_KIND, decode_motion_head};
 use vsekai_schema::wire::pose::{
     BodyPose, PoseDecoder, PoseEncoder, PoseError, ReceivedPose, SERVER_POSES, decode_poses, write_client_pose,
 };
@@ -115,6 +116,7 @@ pub struct Client {
     results_told: u32,
     welcome: Option<Box<Welcome>>,
     world: KnownWorld,
+    is_blind: bool,
     next_command: u32,
     next_step: u32,
     pending: BTreeMap<u32, (Command, Duration)>,
@@ -146,6 +148,7 @@ impl Client {
             results_told: 0,
             welcome: None,
             world: KnownWorld::default(),
+            is_blind: false,
             next_command: 1,
             next_step: 1,
             pending: BTreeMap::new(),
@@ -156,6 +159,11 @@ impl Client {
             events: VecDeque::new(),
             outgoing: vec![(CHANNEL_COMMAND, encode(&hello))],
         }
+    }
+
+    /// From now on keeps no picture of the world: what comes is acknowledged and thrown away. For load generators.
+    pub fn go_blind(&mut self) {
+        self.is_blind = true;
     }
 
     /// The address of signalling to connect to: `shard` (`ws://host:port/path`) and what lets this client in.
@@ -328,6 +336,7 @@ impl Client {
                 let latency = now.saturating_sub(sent);
                 self.events.push_back(ClientEvent::Result { sequence, command, frame, outcome, latency });
             }
+            ServerMessage::View(_) if self.is_blind => {}
             ServerMessage::View(payload) => {
                 let view = decode_view(&payload)?;
                 // A view before the welcome could not be understood: it does not say what land this is.
@@ -375,6 +384,10 @@ impl Client {
         }
         if bytes.first() == Some(&SERVER_POSES) {
             return self.receive_poses(now, bytes);
+        }
+        if self.is_blind && bytes.first() == Some(&MOTION_KIND) {
+            self.world.note_packet(&decode_motion_head(bytes)?);
+            return Ok(());
         }
         match decode_server_datagram(bytes)? {
             ServerDatagram::Pong { nonce, .. } => {

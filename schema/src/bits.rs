@@ -9,8 +9,8 @@ pub const VALUE_BITS_MAX: u32 = 32;
 #[derive(Debug, Default, Clone)]
 pub struct BitWriter {
     bytes: Vec<u8>,
-    /// What is not in `bytes` yet, in the lowest `held` bits; fewer than 32 between two writes.
-    rest: u64,
+    /// What is not in `bytes` yet, in the lowest `held` bits; fewer than 64 between two writes.
+    rest: u128,
     held: u32,
 }
 
@@ -22,13 +22,19 @@ impl BitWriter {
 
     /// Appends the lowest `bits` bits of `value`, at most [`VALUE_BITS_MAX`]; the others must be zero.
     pub fn write(&mut self, value: u32, bits: u32) {
-        debug_assert!(bits <= VALUE_BITS_MAX && (bits == 32 || value >> bits == 0), "{value} in {bits} bits");
-        self.rest |= u64::from(value) << self.held;
+        debug_assert!(bits <= VALUE_BITS_MAX);
+        self.long(u64::from(value), bits);
+    }
+
+    /// Appends the lowest `bits` bits of `value`, at most 64; the others must be zero.
+    pub fn long(&mut self, value: u64, bits: u32) {
+        debug_assert!(bits <= 64 && (bits == 64 || value >> bits == 0), "{value} in {bits} bits");
+        self.rest |= u128::from(value) << self.held;
         self.held += bits;
-        if self.held >= 32 {
-            self.bytes.extend_from_slice(&(self.rest as u32).to_le_bytes());
-            self.rest >>= 32;
-            self.held -= 32;
+        if self.held >= 64 {
+            self.bytes.extend_from_slice(&(self.rest as u64).to_le_bytes());
+            self.rest >>= 64;
+            self.held -= 64;
         }
     }
 
@@ -45,11 +51,9 @@ impl BitWriter {
 
     /// Appends what another writer has encoded.
     pub fn packed(&mut self, packed: Packed) {
-        let (low, high) = (packed.bits as u64, (packed.bits >> 64) as u64);
-        for (part, from) in [(low as u32, 0), ((low >> 32) as u32, 32), (high as u32, 64), ((high >> 32) as u32, 96)] {
-            if packed.len > from {
-                self.write(part, (packed.len - from).min(32));
-            }
+        self.long(packed.bits as u64, packed.len.min(64));
+        if packed.len > 64 {
+            self.long((packed.bits >> 64) as u64, packed.len - 64);
         }
     }
 
@@ -95,6 +99,17 @@ impl Packed {
     pub fn signed(&mut self, value: i32, bits: u32) {
         debug_assert!(fits(value, bits), "{value} in {bits} signed bits");
         self.write(value as u32 & mask(bits), bits);
+    }
+
+    /// The bits in one word, when they are at most 64.
+    pub fn word(&self) -> Option<u64> {
+        (self.len <= 64).then_some(self.bits as u64)
+    }
+
+    /// The lowest `bits` bits of `value`, at most 64; the others must be zero.
+    pub fn of(value: u64, bits: u32) -> Packed {
+        debug_assert!(bits <= 64 && (bits == 64 || value >> bits == 0), "{value} in {bits} bits");
+        Packed { bits: value.into(), len: bits }
     }
 
     /// Bits so far.
@@ -190,7 +205,7 @@ mod tests {
         }
 
         #[test]
-        fn packed_bits_are_those_of_a_writer(values in proptest::collection::vec((any::<i32>(), 1u32..=32), 0..4), before in 0u32..8) {
+        fn packed_bits_are_those_of_a_writer(values in proptest::collection::vec((any::<i32>(), 1u32..=32), 0..=4), before in 0u32..32) {
             let (mut straight, mut through, mut packed) = (BitWriter::default(), BitWriter::default(), Packed::default());
             straight.write(0, before);
             through.write(0, before);

@@ -142,6 +142,17 @@ impl KnownWorld {
         }
     }
 
+    /// Notes that a motion packet came, to be acknowledged. Gives its tick.
+    pub(super) fn note_packet(&mut self, head: &MotionHead) -> u64 {
+        let tick = widen(head.tick, self.newest_tick);
+        self.newest_tick = self.newest_tick.max(tick);
+        match &mut self.acks {
+            Some(acks) => acks.add(head.number),
+            None => self.acks = Some(Acks::first(head.number)),
+        }
+        tick
+    }
+
     /// Takes one motion packet. `ground`: the land; `player`: whose own pose the packet may hold.
     pub(super) fn take_motion(
         &mut self,
@@ -150,12 +161,7 @@ impl KnownWorld {
         ground: &Terrain,
         player: EntityId,
     ) {
-        let tick = widen(head.tick, self.newest_tick);
-        self.newest_tick = self.newest_tick.max(tick);
-        match &mut self.acks {
-            Some(acks) => acks.add(head.number),
-            None => self.acks = Some(Acks::first(head.number)),
-        }
+        let tick = self.note_packet(head);
         if let Some(own) = head.own
             && let Some(entity) = self.entities.get_mut(&player)
         {

@@ -13,8 +13,12 @@ use xxhash_rust::xxh3::xxh3_64;
 const QUARANTINE_TICKS: u32 = 2 * HISTORY_TICKS;
 /// Most slots: their numbers have 16 bits.
 const SLOTS_MAX: usize = 1 << 16;
-/// Differences of one state that are remembered; clients that lag differently want different ones.
-const DIFFERENCES_MAX: usize = 16;
+/// So many ticks' states are remembered to encode against; clients that lag differently, or have little room, want others.
+const BASES_MAX: usize = 48;
+/// A difference has at most so many bits; its length stands above them in its word.
+const DIFFERENCE_BITS: u32 = 56;
+/// Only the whole state says it.
+const NO_DIFFERENCE: u64 = u64::MAX;
 
 /// One mover, or nobody.
 #[derive(Debug, Default)]
@@ -30,8 +34,14 @@ struct Slot {
     states: VecDeque<(u32, Motion)>,
     /// The newest state, whole.
     absolute: Packed,
-    /// The newest state against that of a tick; `None` when only the whole state says it.
-    differences: Vec<(u32, Option<Packed>)>,
+}
+
+/// The newest states against those of one tick, encoded when the first client wants them: a word per slot, 0 while it was not
+/// wanted, [`NO_DIFFERENCE`], or the bits with their length above them.
+#[derive(Debug, Default)]
+struct Base {
+    tick: u32,
+    words: Vec<u64>,
 }
 
 /// Who moves about in one chunk.
@@ -52,6 +62,9 @@ pub(super) struct Movers {
     /// Per slot, for what every client looks at in every tick: place, and the tick of the last change.
     places: Vec<(i32, i32)>,
     changed_at: Vec<u32>,
+    /// Of this tick: the first `bases_used`. The others keep their room.
+    bases: Vec<Base>,
+    bases_used: usize,
     warned: bool,
 }
 
@@ -59,6 +72,7 @@ impl Movers {
     /// Takes in who moves in tick `now`, and where.
     pub(super) fn begin_tick(&mut self, view: &WorldView<'_>, output: &TickOutput, now: u32) {
         self.lively.clear();
+        self.bases_used = 0;
         for key in view.lively_chunks() {
             let lively = self.lively.entry(key).or_default();
             for id in view.movers(key) {
@@ -150,20 +164,44 @@ impl Movers {
 
     /// The newest state for a client that has that of tick `base` (0: none): its age and its bits.
     pub(super) fn encode(&mut self, slot: u16, base: u32, now: u32) -> (u32, Packed) {
-        let slot = &mut self.slots[usize::from(slot)];
+        let at = usize::from(slot);
         let age = now - base;
-        if base < slot.since || base == 0 || age > BASE_AGE_MAX {
-            return (0, slot.absolute);
+        if base == 0 || age > BASE_AGE_MAX {
+            return (0, self.slots[at].absolute);
         }
-        let found = slot.differences.iter().find(|(of, _)| *of == base).map(|(_, packed)| *packed);
-        let packed = found.unwrap_or_else(|| {
-            let packed = slot.state_at(base).and_then(|state| slot.newest().since(state));
-            if slot.differences.len() < DIFFERENCES_MAX {
-                slot.differences.push((base, packed));
+        let used = &self.bases[..self.bases_used];
+        let remembered = used.iter().position(|found| found.tick == base).or_else(|| self.begin_base(base));
+        let word = match remembered {
+            Some(number) => {
+                let word = &mut self.bases[number].words[at];
+                if *word == 0 {
+                    *word = self.slots[at].difference(base);
+                }
+                *word
             }
-            packed
-        });
-        packed.map_or((0, slot.absolute), |packed| (age, packed))
+            None => self.slots[at].difference(base),
+        };
+        if word == NO_DIFFERENCE {
+            return (0, self.slots[at].absolute);
+        }
+        (age, Packed::of(word & ((1 << DIFFERENCE_BITS) - 1), (word >> DIFFERENCE_BITS) as u32))
+    }
+
+    /// Room for the differences from the states of tick `tick`, unless there are too many already.
+    fn begin_base(&mut self, tick: u32) -> Option<usize> {
+        let number = self.bases_used;
+        if number == BASES_MAX {
+            return None;
+        }
+        if self.bases.len() == number {
+            self.bases.push(Base::default());
+        }
+        let base = &mut self.bases[number];
+        base.tick = tick;
+        base.words.clear();
+        base.words.resize(self.slots.len(), 0);
+        self.bases_used += 1;
+        Some(number)
     }
 }
 
@@ -185,7 +223,19 @@ impl Slot {
             self.states.pop_front();
         }
         self.absolute = motion.absolute();
-        self.differences.clear();
+    }
+
+    /// The newest state against that of tick `base`, as a [`Base`] has it.
+    fn difference(&self, base: u32) -> u64 {
+        if base < self.since {
+            return NO_DIFFERENCE;
+        }
+        let packed = self.state_at(base).and_then(|state| self.newest().since(state));
+        let word = packed.and_then(|packed| Some((packed.word()?, packed.len())));
+        match word {
+            Some((word, len)) if len <= DIFFERENCE_BITS => word | u64::from(len) << DIFFERENCE_BITS,
+            _ => NO_DIFFERENCE,
+        }
     }
 
     fn newest(&self) -> Motion {

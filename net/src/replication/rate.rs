@@ -1,5 +1,7 @@
 //! How much one client is told of motion: a byte budget that shrinks when packets are lost or come late, and grows back.
 
+use std::collections::VecDeque;
+
 /// A budget is never less than this part of the configured one.
 const LEAST_PART: f64 = 1.0 / 8.0;
 /// Of a second's packets, this part may be lost without consequence.
@@ -10,6 +12,9 @@ const QUEUE_MS: f64 = 100.0;
 const BURST_S: f64 = 0.1;
 
 /// One client's budget. Time is in ticks.
+///
+/// Invariant: no second, wherever it begins, has more bytes than the configured budget, as long as nobody spends more than
+/// [`Rate::earn`] said.
 #[derive(Debug)]
 pub(super) struct Rate {
     tick_ms: f64,
@@ -17,6 +22,9 @@ pub(super) struct Rate {
     bytes_per_s: f64,
     /// Bytes that may go out now; negative after a burst.
     tokens: f64,
+    /// What went out in the last second: tick and bytes; and their sum.
+    spent: VecDeque<(u32, u32)>,
+    spent_sum: u32,
     round_trip: f64,
     shortest: f64,
     acked: u32,
@@ -33,6 +41,8 @@ impl Rate {
             most: bytes_per_s,
             bytes_per_s,
             tokens: 0.0,
+            spent: VecDeque::new(),
+            spent_sum: 0,
             round_trip: 0.0,
             shortest: f64::INFINITY,
             acked: 0,
@@ -41,17 +51,27 @@ impl Rate {
         }
     }
 
-    /// `ticks` more have passed; returns the bytes that may go out.
-    pub(super) fn earn(&mut self, ticks: u32) -> f64 {
+    /// `ticks` more have passed, it is tick `now`; returns the bytes that may go out.
+    pub(super) fn earn(&mut self, ticks: u32, now: u32) -> f64 {
         let per_tick = self.bytes_per_s * self.tick_ms / 1_000.0;
         let most = (self.bytes_per_s * BURST_S).max(per_tick * f64::from(ticks));
         self.tokens = (self.tokens + per_tick * f64::from(ticks)).min(most);
-        self.tokens
+        let second = self.second();
+        while let Some((_, bytes)) = self.spent.pop_front_if(|(tick, _)| *tick + second <= now) {
+            self.spent_sum -= bytes;
+        }
+        self.tokens.min(self.most - f64::from(self.spent_sum))
     }
 
-    /// So many went out.
-    pub(super) fn spend(&mut self, bytes: usize) {
+    /// So many went out in tick `now`.
+    pub(super) fn spend(&mut self, bytes: usize, now: u32) {
         self.tokens -= bytes as f64;
+        self.spent.push_back((now, bytes as u32));
+        self.spent_sum += bytes as u32;
+    }
+
+    fn second(&self) -> u32 {
+        (1_000.0 / self.tick_ms).round() as u32
     }
 
     /// A packet arrived, acknowledged `ticks` after it was sent.
@@ -70,8 +90,7 @@ impl Rate {
 
     /// Once a second, adapts.
     pub(super) fn adapt(&mut self, now: u32) {
-        let second = (1_000.0 / self.tick_ms) as u32;
-        if now < self.second_began + second {
+        if now < self.second_began + self.second() {
             return;
         }
         self.second_began = now;
@@ -136,12 +155,28 @@ mod tests {
     #[test]
     fn what_was_not_used_is_good_for_a_moment_only() {
         let mut rate = Rate::new(20_000.0, 20);
-        assert_eq!(rate.earn(1), 1_000.0);
-        rate.spend(1_500);
-        assert_eq!(rate.earn(1), 500.0);
-        for _ in 0..50 {
-            rate.earn(1);
+        assert_eq!(rate.earn(1, 1), 1_000.0);
+        rate.spend(1_500, 1);
+        assert_eq!(rate.earn(1, 2), 500.0);
+        for now in 3..53 {
+            rate.earn(1, now);
         }
-        assert_eq!(rate.earn(1), 2_000.0);
+        assert_eq!(rate.earn(1, 53), 2_000.0);
+    }
+
+    #[test]
+    fn no_second_has_more_than_the_budget() {
+        let mut rate = Rate::new(20_000.0, 20);
+        let mut spent = Vec::new();
+        for now in 1..400 {
+            let room = rate.earn(1, now) as usize;
+            // Now and then a pause, after which there is more to say than usual.
+            let bytes = if now % 40 < 5 { 0 } else { room };
+            rate.spend(bytes, now);
+            spent.push(bytes);
+        }
+        let fullest = spent.windows(20).map(|second| second.iter().sum::<usize>()).max().unwrap();
+        assert_eq!(fullest, 20_000);
+        assert!(spent.contains(&2_000), "a burst was possible");
     }
 }

@@ -29,6 +29,11 @@ const IDLE_MS: u32 = 250;
 const LEAVE_PERCENT: i64 = 120;
 /// What one entity of a packet takes, bits, before that was measured.
 const ENTITY_BITS: f64 = 24.0;
+/// And at most, bytes: gap, base and the whole state.
+const ENTITY_BYTES_MAX: usize = 16;
+/// The estimate of how many entities fit a budget is so much too careful, in hundredths: who is left out at the end of a packet
+/// has a high slot, and is not the one that matters least.
+const CARE_PERCENT: f64 = 103.0;
 
 /// What one client was told.
 #[derive(Debug)]
@@ -87,6 +92,8 @@ struct Candidate {
     at: u32,
     score: u8,
     distance: u8,
+    /// It is told of even when the budget turns out too small.
+    certain: bool,
 }
 
 /// What all clients share in one tick.
@@ -349,7 +356,7 @@ impl Viewer {
 
     fn tell_motion(&mut self, shared: &mut Shared<'_, '_>, newest_input: u32, send: &mut dyn FnMut(Delivery, Vec<u8>)) {
         let interval = shared.config.snapshot_interval_ticks as u32;
-        let budget = self.rate.earn(interval);
+        let budget = self.rate.earn(interval, shared.now);
         let own =
             shared.view.own_pose(self.player).filter(|pose| self.own_known.is_none_or(|(_, known)| known != *pose));
         self.choose(shared, budget);
@@ -371,6 +378,7 @@ impl Viewer {
         let mut left = candidates.iter();
         let mut is_first = true;
         let (mut bits, mut count) = (0, 0);
+        let mut left_bytes = budget.max(0.0) as usize;
         while is_first || !left.as_slice().is_empty() {
             is_first = false;
             let head = MotionHead {
@@ -384,6 +392,9 @@ impl Viewer {
             let before = writer.len();
             let mut slots = Vec::with_capacity(left.len().min(512));
             for candidate in left.by_ref() {
+                if !candidate.certain && writer.len() + ENTITY_BYTES_MAX > left_bytes {
+                    continue;
+                }
                 let known = &mut self.known[candidate.at as usize];
                 let (age, packed) = shared.movers.encode(known.slot, known.acked, shared.now);
                 writer.push(known.slot, age, packed);
@@ -399,7 +410,8 @@ impl Viewer {
             shared.counts.motion_packets += 1;
             shared.counts.motion_updates += slots.len() as u64;
             shared.counts.motion_bytes += packet.len() as u64;
-            self.rate.spend(packet.len());
+            self.rate.spend(packet.len(), shared.now);
+            left_bytes = left_bytes.saturating_sub(packet.len());
             if self.in_flight.len() == IN_FLIGHT_MAX {
                 self.in_flight.pop_front();
                 self.rate.lost();
@@ -421,24 +433,27 @@ impl Viewer {
         let Some(here) = shared.movers.slot(self.player).map(|slot| shared.movers.place(slot)) else { return };
         let now = shared.now;
         let patience = self.rate.round_trip_ticks() + 2 * shared.config.snapshot_interval_ticks as u32;
-        let stale = ticks(STALE_MS, shared.config);
-        let mut by_distance = [0u32; 256];
         for (at, known) in self.known.iter().enumerate() {
             let changed_at = shared.movers.changed_at(known.slot);
             // The client has the newest state, or it is on its way.
             if known.acked >= changed_at || (known.sent >= changed_at && now < known.sent + patience) {
                 continue;
             }
-            let squared = squared(here, shared.movers.place(known.slot));
-            let distance = distance_class(squared);
-            by_distance[usize::from(distance)] += 1;
-            let waited = now - known.sent;
-            let score = if waited >= stale { 255 } else { (waited * weight(squared)).min(254) as u8 };
-            self.candidates.push(Candidate { at: at as u32, score, distance });
+            self.candidates.push(Candidate { at: at as u32, score: 0, distance: 0, certain: true });
         }
-        let most = ((budget - 16.0).max(0.0) * 8.0 / self.entity_bits) as usize;
+        let most = ((budget - 16.0).max(0.0) * 800.0 / (self.entity_bits * CARE_PERCENT)) as usize;
         if self.candidates.len() <= most {
             return;
+        }
+        let stale = ticks(STALE_MS, shared.config);
+        let mut by_distance = [0u32; 256];
+        for candidate in &mut self.candidates {
+            let known = self.known[candidate.at as usize];
+            let squared = squared(here, shared.movers.place(known.slot));
+            candidate.distance = distance_class(squared);
+            by_distance[usize::from(candidate.distance)] += 1;
+            let waited = now - known.sent;
+            candidate.score = if waited >= stale { 255 } else { (waited * weight(squared)).min(254) as u8 };
         }
         let mut sum = 0;
         let nearest = by_distance.iter().position(|count| {
@@ -449,7 +464,8 @@ impl Viewer {
         let mut by_score = [0u32; 256];
         let mut certain = 0;
         for candidate in &mut self.candidates {
-            if candidate.distance <= nearest {
+            candidate.certain = candidate.distance <= nearest;
+            if candidate.certain {
                 certain += 1;
             } else {
                 by_score[usize::from(candidate.score)] += 1;
@@ -468,7 +484,7 @@ impl Viewer {
         let mut seen = 0;
         self.candidates.retain(|candidate| {
             let score = usize::from(candidate.score);
-            if candidate.distance <= nearest || score >= lowest {
+            if candidate.certain || score >= lowest {
                 return true;
             }
             if score + 1 != lowest {

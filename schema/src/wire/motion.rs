@@ -247,21 +247,29 @@ impl MotionWriter {
         debug_assert!(u32::from(slot) >= self.next_slot && age <= BASE_AGE_MAX && self.has_room());
         let gap = u32::from(slot) - self.next_slot;
         let ones = gap >> self.rice;
-        if ones < GAP_ONES_MAX {
+        // Gap and base, at most 39 bits, are put together first: writers are the dearest of it all.
+        let (mut front, mut len) = if ones < GAP_ONES_MAX {
             let rest = gap & ((1 << self.rice) - 1);
-            self.bits.write(((1 << ones) - 1) | rest << (ones + 1), ones + 1 + self.rice);
+            (u64::from(((1 << ones) - 1) | rest << (ones + 1)), ones + 1 + self.rice)
         } else {
-            self.bits.write((1 << GAP_ONES_MAX) - 1, GAP_ONES_MAX);
-            self.bits.write(u32::from(slot), SLOT_BITS);
-        }
+            (((1 << GAP_ONES_MAX) - 1) | u64::from(slot) << GAP_ONES_MAX, GAP_ONES_MAX + SLOT_BITS)
+        };
         self.next_slot = u32::from(slot) + 1;
         if self.age == Some(age) {
-            self.bits.flag(true);
+            front |= 1 << len;
+            len += 1;
         } else {
-            self.bits.write(age << 1, 1 + AGE_BITS);
+            front |= u64::from(age) << (len + 1);
+            len += 1 + AGE_BITS;
             self.age = Some(age);
         }
-        self.bits.packed(state);
+        match state.word() {
+            Some(word) if len + state.len() <= 64 => self.bits.long(front | word << len, len + state.len()),
+            _ => {
+                self.bits.long(front, len);
+                self.bits.packed(state);
+            }
+        }
         self.count += 1;
     }
 
@@ -318,17 +326,7 @@ pub enum Update {
 /// When the bytes are not a motion packet.
 pub fn decode_motion(bytes: &[u8]) -> Result<(MotionHead, Vec<(u16, Update)>), DecodeError> {
     let mut reader = BitReader::new(bytes);
-    if reader.read(8)? != u32::from(MOTION_KIND) {
-        return Err(DecodeError::Invalid("datagram kind"));
-    }
-    let (number, tick, newest_input) = (reader.read(16)? as u16, reader.read(16)? as u16, reader.read(16)? as u16);
-    let own = if reader.flag()? {
-        let (x, z, yaw) = (reader.signed(32)?, reader.signed(32)?, reader.read(16)? as u16);
-        let y = if reader.flag()? { None } else { Some(reader.signed(32)?) };
-        Some(OwnPose { x, z, yaw, y })
-    } else {
-        None
-    };
+    let head = read_head(&mut reader)?;
     let count = reader.read(COUNT_BITS)? as usize;
     let rice = reader.read(RICE_BITS)?;
     let mut updates = Vec::with_capacity(count);
@@ -356,7 +354,30 @@ pub fn decode_motion(bytes: &[u8]) -> Result<(MotionHead, Vec<(u16, Update)>), D
         updates.push((slot, update));
     }
     reader.finish()?;
-    Ok((MotionHead { number, tick, newest_input, own }, updates))
+    Ok((head, updates))
+}
+
+/// Reads the head of a packet only: enough to acknowledge it.
+///
+/// # Errors
+/// When the bytes do not begin as a motion packet.
+pub fn decode_motion_head(bytes: &[u8]) -> Result<MotionHead, DecodeError> {
+    read_head(&mut BitReader::new(bytes))
+}
+
+fn read_head(reader: &mut BitReader<'_>) -> Result<MotionHead, DecodeError> {
+    if reader.read(8)? != u32::from(MOTION_KIND) {
+        return Err(DecodeError::Invalid("datagram kind"));
+    }
+    let (number, tick, newest_input) = (reader.read(16)? as u16, reader.read(16)? as u16, reader.read(16)? as u16);
+    let own = if reader.flag()? {
+        let (x, z, yaw) = (reader.signed(32)?, reader.signed(32)?, reader.read(16)? as u16);
+        let y = if reader.flag()? { None } else { Some(reader.signed(32)?) };
+        Some(OwnPose { x, z, yaw, y })
+    } else {
+        None
+    };
+    Ok(MotionHead { number, tick, newest_input, own })
 }
 
 /// Which packets a client has.
