@@ -6,6 +6,7 @@
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 use vsekai_net::client::{Client, ClientEvent};
 use vsekai_schema::content::{Catalogue, Look, Slot, Support};
@@ -26,6 +27,8 @@ pub enum Style {
     Builder,
     /// Only walks.
     Walker,
+    /// Only walks, and takes no notice of the world: as little load as a client can be for the machine that plays it.
+    Blind,
 }
 
 /// What a bot was told is done, and what it does not know yet.
@@ -124,11 +127,13 @@ pub struct Bot {
     pub counts: Counts,
     /// Why the shard ended the connection, if it did.
     pub refused: Option<String>,
+    /// Whose head and hands it saw, and of which slot, for who made this a list and empties it.
+    pub poses: Option<Vec<(EntityId, u16)>>,
     secret: String,
     name: String,
     rng: ChaCha8Rng,
     style: Style,
-    knowledge: Option<Knowledge>,
+    knowledge: Option<Arc<Knowledge>>,
     heading: (i8, i8),
     heading_until: Duration,
     act_at: Duration,
@@ -149,6 +154,7 @@ impl Bot {
             account: Account::default(),
             counts: Counts::default(),
             refused: None,
+            poses: None,
             rng: ChaCha8Rng::seed_from_u64(seed),
             style,
             knowledge: None,
@@ -177,6 +183,9 @@ impl Bot {
     /// Starts the conversation anew, with a join token.
     pub fn present(&mut self, token: &str) {
         self.client = Client::new(token, &self.name);
+        if self.style == Style::Blind {
+            self.client.go_blind();
+        }
     }
 
     /// The same player on a new connection, who remembers what it was told before.
@@ -210,13 +219,18 @@ impl Bot {
                     if !self.knows_items {
                         self.account.last_command = welcome.last_command;
                     }
-                    self.knowledge = Some(Knowledge::of(&welcome.catalogue));
+                    self.knowledge = Some(Arc::new(Knowledge::of(&welcome.catalogue)));
                     self.act_at = now + Duration::from_millis(self.rng.random_range(0..1_000));
                 }
                 ClientEvent::Resumed => self.counts.resumed += 1,
                 ClientEvent::Refused { message, .. } => self.refused = Some(message),
                 ClientEvent::Pong { round_trip } => self.counts.round_trips.push(round_trip),
-                ClientEvent::Pose { .. } | ClientEvent::Steps { .. } => {}
+                ClientEvent::Pose { player, received } => {
+                    if let Some(poses) = &mut self.poses {
+                        poses.push((player, received.slot));
+                    }
+                }
+                ClientEvent::Steps { .. } => {}
                 ClientEvent::Result { sequence, command, frame, outcome, latency } => {
                     self.take_result(now, sequence, command, frame, outcome, latency);
                 }
@@ -295,9 +309,10 @@ impl Bot {
     /// Thinks, about twenty times a second: walks on, and acts when it is time.
     pub fn step(&mut self, now: Duration) {
         let Some(knowledge) = self.knowledge.clone() else { return };
-        let Some(position) = self.client.own().and_then(|own| own.get::<Pose>()).map(|pose| pose.position) else {
+        let position = self.client.own().and_then(|own| own.get::<Pose>()).map(|pose| pose.position);
+        if position.is_none() && self.style != Style::Blind {
             return;
-        };
+        }
         if now >= self.ping_at {
             self.ping_at = now + Duration::from_secs(1);
             self.client.ping(now);
@@ -307,9 +322,10 @@ impl Bot {
             self.sent_at = now;
         }
         let idle = self.client.pending_count() == 0 && now >= self.act_at;
-        if self.style != Style::Walker
+        if !matches!(self.style, Style::Walker | Style::Blind)
             && self.knows_items
             && idle
+            && let Some(position) = position
             && let Some(command) = self.choose(now, position, &knowledge)
         {
             let sequence = self.client.command(now, command.clone());

@@ -3,14 +3,19 @@
 //! - [`bot`]: one synthetic player's mind: what it sees in, what it does out; no I/O.
 //! - [`webrtc`] and [`loopback`]: what carries many of them.
 //! - [`report`]: what came of it, as a table and as JSON.
+//! - [`replication`] and [`live`]: what replication costs, over loopback and over WebRTC; [`latency`]: how soon others see what one does.
 //! - [`store`]: what the store costs, beside its peers.
-//! - [`world`]: large worlds for measurements; [`process`]: a shard in a process of its own.
+//! - [`world`]: large worlds for measurements; [`process`]: a shard in a process of its own; [`threads`]: what its
+//!   threads used.
 
 pub mod bot;
+pub mod latency;
+pub mod live;
 pub mod loopback;
 pub mod process;
 pub mod replication;
 pub mod report;
 pub mod store;
+pub mod threads;
 pub mod webrtc;
 pub mod world;

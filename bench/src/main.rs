@@ -12,7 +12,7 @@ use vsekai_bench::bot::Style;
 use vsekai_bench::loopback::LoopbackShard;
 use vsekai_bench::process::ShardProcess;
 use vsekai_bench::report::{Latency, Report};
-use vsekai_bench::{replication, store, webrtc, world};
+use vsekai_bench::{latency, live, replication, store, webrtc, world};
 use vsekai_net::loopback::Faults;
 use vsekai_sim::{SimConfig, Simulation};
 
@@ -49,8 +49,23 @@ enum Command {
         /// Numbers of clients
         #[arg(long, value_delimiter = ',', default_values_t = [100, 300, 600, 1_000])]
         players: Vec<usize>,
-        /// Seconds of virtual time to measure, each
+        /// Seconds to measure, each: of virtual time over loopback
         #[arg(long, default_value_t = 10)]
+        seconds: u32,
+        /// What carries them
+        #[arg(long, value_enum, default_value_t = Transport::Loopback)]
+        transport: Transport,
+        /// Clients keep no picture of the world (over WebRTC they never do): the server's caches stay its own
+        #[arg(long)]
+        blind: bool,
+    },
+    /// From one player's input, or head and hands, to another player who sees it, over WebRTC
+    Latency {
+        /// Players
+        #[arg(long, default_value_t = 300)]
+        players: usize,
+        /// Seconds to measure
+        #[arg(long, default_value_t = 30)]
         seconds: u32,
     },
     /// Many avatars in one small venue: bytes, and how fresh each one's picture of the others is
@@ -223,7 +238,11 @@ fn main() -> ExitCode {
         Command::Tick(arguments) => tick(&arguments),
         Command::Capacity(arguments) => capacity(&arguments),
         Command::Restart(arguments) => restart(&arguments),
-        Command::Replication { players, seconds } => replication::clients(&players, seconds),
+        Command::Replication { players, seconds, transport: Transport::Loopback, blind } => {
+            replication::clients(&players, seconds, blind)
+        }
+        Command::Replication { players, seconds, transport: Transport::Webrtc, .. } => live::clients(&players, seconds),
+        Command::Latency { players, seconds } => latency::run(players, seconds),
         Command::Crowd { players, venue_m, seconds } => replication::crowd(players, venue_m, seconds),
         Command::Store(Store::Commits { seconds }) => store::commit_rates(seconds),
         Command::Store(Store::Flush { entities }) => store::flushes(entities),

@@ -15,26 +15,33 @@ use vsekai_sim::port::Pose;
 use vsekai_sim::{SimConfig, Simulation};
 
 /// Ticks and packets a second: that of the peers.
-const HZ: u32 = 20;
+pub(crate) const HZ: u32 = 20;
 /// As much as anybody could want.
-const UNLIMITED_KBIT_S: u32 = 100_000;
+pub(crate) const UNLIMITED_KBIT_S: u32 = 100_000;
 /// Seconds until everybody knows everybody.
 const SETTLE_S: u32 = 5;
 
-fn walkers(players: usize, spawn_radius_m: u32, change: impl FnOnce(&mut ReplicationConfig)) -> LoopbackShard {
+fn walkers(
+    players: usize,
+    style: Style,
+    spawn_radius_m: u32,
+    change: impl FnOnce(&mut ReplicationConfig),
+) -> LoopbackShard {
     let config = SimConfig { tick_hz: HZ, half_m: 512, spawn_radius_m, ..SimConfig::default() };
     let mut simulation = Simulation::create(&config, &world::content());
     world::grant_ids(&mut simulation);
     let mut server = server_config(HZ);
     change(&mut server.replication);
-    LoopbackShard::with_server(simulation, players, 1, Style::Walker, Faults::default(), server)
+    LoopbackShard::with_server(simulation, players, 1, style, Faults::default(), server)
 }
 
 /// A table: server time for a client and tick, and bytes, by number of walking clients.
-pub fn clients(players: &[usize], seconds: u32) -> Result<()> {
+pub fn clients(players: &[usize], seconds: u32, blind: bool) -> Result<()> {
+    let style = if blind { Style::Blind } else { Style::Walker };
     println!(
-        "| walking clients, {HZ} Hz | in view of each | µs per client-tick | tick p99 ms | updates/s each | B per update, headers included | \
-         motion B/s each | all B/s each |"
+        "| walking clients{}, {HZ} Hz | in view of each | µs per client-tick | tick p99 ms | updates/s each | B per update, headers included | \
+         motion B/s each | all B/s each |",
+        if blind { " that keep no picture" } else { "" }
     );
     println!("|---|---|---|---|---|---|---|---|");
     let scenes: [(&str, u32, i32, u32); 3] = [
@@ -44,7 +51,7 @@ pub fn clients(players: &[usize], seconds: u32) -> Result<()> {
     ];
     for (name, spawn_radius_m, interest_mm, motion_kbit_s) in scenes {
         for players in players {
-            let mut shard = walkers(*players, spawn_radius_m, |config| {
+            let mut shard = walkers(*players, style, spawn_radius_m, |config| {
                 config.interest_mm = interest_mm;
                 config.motion_kbit_s = motion_kbit_s;
                 config.bulk_kbit_s = UNLIMITED_KBIT_S;
@@ -70,9 +77,9 @@ pub fn clients(players: &[usize], seconds: u32) -> Result<()> {
                 .iter()
                 .map(|(_, bot)| bot.client.entities().filter(|(_, e)| e.chunk().is_none()).count())
                 .sum();
+            let in_view = if blind { "–".into() } else { format!("{:.0}", known as f64 / *players as f64 - 1.0) };
             println!(
-                "| {players}, {name} | {:.0} | {:.1} | {:.2} | {:.0} | {:.2} | {:.0} | {:.0} |",
-                known as f64 / *players as f64 - 1.0,
+                "| {players}, {name} | {in_view} | {:.1} | {:.2} | {:.0} | {:.2} | {:.0} | {:.0} |",
                 total.as_secs_f64() * 1e6 / client_ticks,
                 times.p99_ms,
                 updates as f64 / client_seconds,
@@ -87,7 +94,7 @@ pub fn clients(players: &[usize], seconds: u32) -> Result<()> {
 
 /// Many avatars in one venue: bytes, and how fresh each client's picture of the others is.
 pub fn crowd(players: usize, venue_m: u32, seconds: u32) -> Result<()> {
-    let mut shard = walkers(players, venue_m / 2, |config| config.interest_mm = 500_000);
+    let mut shard = walkers(players, Style::Walker, venue_m / 2, |config| config.interest_mm = 500_000);
     let mut settled = 0;
     let knows_all = |shard: &LoopbackShard| {
         let known =

@@ -134,7 +134,11 @@ pub async fn play(url: String, mut bot: Bot, mut stop: watch::Receiver<bool>, mu
 }
 
 /// Gets a token and connects. The error is why not; `None` when it was stopped.
-async fn come_in(url: &str, bot: &mut Bot, stop: &mut watch::Receiver<bool>) -> Result<Connection, Option<String>> {
+pub(crate) async fn come_in(
+    url: &str,
+    bot: &mut Bot,
+    stop: &mut watch::Receiver<bool>,
+) -> Result<Connection, Option<String>> {
     let token = token(url, bot.own_secret()).await.map_err(|error| Some(format!("{error:#}")))?;
     bot.present(&token);
     connect_twice(&bot.client.signalling_url(url), stop).await

@@ -38,8 +38,17 @@ const BENCHES: &[Bench] = &[
     },
     Bench {
         name: "replication",
-        what: "server time above the transport, and bytes, with walking clients at 20 Hz over loopback",
-        commands: &["replication", "replication --players 2000 --seconds 5"],
+        what: "server time, and bytes, with walking clients at 20 Hz, over WebRTC and over loopback",
+        commands: &[
+            "replication --transport webrtc",
+            "replication --players 100,300,600 --seconds 5",
+            "replication --players 100,300,600,1000,2000 --seconds 5 --blind",
+        ],
+    },
+    Bench {
+        name: "latency",
+        what: "from one player's input, or head and hands, to another player's picture, 300 players over WebRTC, with the store",
+        commands: &["latency"],
     },
     Bench {
         name: "crowd",
