@@ -27,6 +27,7 @@ impl BitWriter {
     }
 
     /// Appends the lowest `bits` bits of `value`, at most 64; the others must be zero.
+    #[inline]
     pub fn long(&mut self, value: u64, bits: u32) {
         debug_assert!(bits <= 64 && (bits == 64 || value >> bits == 0), "{value} in {bits} bits");
         self.rest |= u128::from(value) << self.held;
@@ -104,12 +105,6 @@ impl Packed {
     /// The bits in one word, when they are at most 64.
     pub fn word(&self) -> Option<u64> {
         (self.len <= 64).then_some(self.bits as u64)
-    }
-
-    /// The lowest `bits` bits of `value`, at most 64; the others must be zero.
-    pub fn of(value: u64, bits: u32) -> Packed {
-        debug_assert!(bits <= 64 && (bits == 64 || value >> bits == 0), "{value} in {bits} bits");
-        Packed { bits: value.into(), len: bits }
     }
 
     /// Bits so far.

@@ -22,7 +22,7 @@ pub use viewer::Viewer;
 
 use chunks::Chunks;
 use movers::Movers;
-use viewer::Shared;
+use viewer::{Candidate, Shared};
 use vsekai_schema::wire::motion::Acks;
 use vsekai_sim::port::{TickOutput, WorldView};
 
@@ -74,6 +74,8 @@ pub struct Replication {
     movers: Movers,
     chunks: Chunks,
     counts: Counts,
+    /// Room for one client's candidates, used by all in turn.
+    candidates: Vec<Candidate>,
     /// The first tick that was seen, less one: ticks are counted from there, so that they fit 32 bits.
     before: Option<u64>,
     now: u32,
@@ -87,6 +89,7 @@ impl Replication {
             movers: Movers::default(),
             chunks: Chunks::default(),
             counts: Counts::default(),
+            candidates: Vec::new(),
             before: None,
             now: 0,
         }
@@ -120,8 +123,8 @@ impl Replication {
         newest_input: u32,
         send: &mut dyn FnMut(Delivery, Vec<u8>),
     ) {
-        let Replication { config, movers, chunks, counts, now, .. } = self;
-        let mut shared = Shared { config, view, output, now: *now, movers, chunks, counts };
+        let Replication { config, movers, chunks, counts, candidates, now, .. } = self;
+        let mut shared = Shared { config, view, output, now: *now, movers, chunks, counts, candidates };
         viewer.update(&mut shared, newest_input, send);
     }
 

@@ -20,6 +20,9 @@ const DIFFERENCE_BITS: u32 = 56;
 /// Only the whole state says it.
 const NO_DIFFERENCE: u64 = u64::MAX;
 
+/// A difference: its bits, and how many they are.
+pub(super) type Difference = (u64, u32);
+
 /// One mover, or nobody.
 #[derive(Debug, Default)]
 struct Slot {
@@ -162,37 +165,22 @@ impl Movers {
         self.changed_at[usize::from(slot)]
     }
 
-    /// The newest state for a client that has that of tick `base` (0: none): its age and its bits.
-    pub(super) fn encode(&mut self, slot: u16, base: u32, now: u32) -> (u32, Packed) {
-        let at = usize::from(slot);
-        let age = now - base;
-        if base == 0 || age > BASE_AGE_MAX {
-            return (0, self.slots[at].absolute);
-        }
-        let used = &self.bases[..self.bases_used];
-        let remembered = used.iter().position(|found| found.tick == base).or_else(|| self.begin_base(base));
-        let word = match remembered {
-            Some(number) => {
-                let word = &mut self.bases[number].words[at];
-                if *word == 0 {
-                    *word = self.slots[at].difference(base);
-                }
-                *word
-            }
-            None => self.slots[at].difference(base),
-        };
-        if word == NO_DIFFERENCE {
-            return (0, self.slots[at].absolute);
-        }
-        (age, Packed::of(word & ((1 << DIFFERENCE_BITS) - 1), (word >> DIFFERENCE_BITS) as u32))
+    /// The newest state, whole.
+    pub(super) fn absolute(&self, slot: u16) -> Packed {
+        self.slots[usize::from(slot)].absolute
     }
 
-    /// Room for the differences from the states of tick `tick`, unless there are too many already.
-    fn begin_base(&mut self, tick: u32) -> Option<usize> {
-        let number = self.bases_used;
-        if number == BASES_MAX {
+    /// Where the differences from the states of tick `tick` are, for [`Movers::difference`]; `None` when that is too long ago.
+    pub(super) fn base(&mut self, tick: u32, now: u32) -> Option<usize> {
+        if tick == 0 || now - tick > BASE_AGE_MAX {
             return None;
         }
+        let used = &self.bases[..self.bases_used];
+        if let Some(number) = used.iter().position(|base| base.tick == tick) {
+            return Some(number);
+        }
+        // When there are too many, the last one makes room.
+        let number = self.bases_used.min(BASES_MAX - 1);
         if self.bases.len() == number {
             self.bases.push(Base::default());
         }
@@ -200,8 +188,20 @@ impl Movers {
         base.tick = tick;
         base.words.clear();
         base.words.resize(self.slots.len(), 0);
-        self.bases_used += 1;
+        self.bases_used = number + 1;
         Some(number)
+    }
+
+    /// The newest state against that of the tick that [`Movers::base`] was asked for last with this number; `None` when only the
+    /// whole state says it.
+    #[inline]
+    pub(super) fn difference(&mut self, base: usize, slot: u16) -> Option<Difference> {
+        let base = &mut self.bases[base];
+        let word = &mut base.words[usize::from(slot)];
+        if *word == 0 {
+            *word = self.slots[usize::from(slot)].difference(base.tick);
+        }
+        (*word != NO_DIFFERENCE).then_some((*word & ((1 << DIFFERENCE_BITS) - 1), (*word >> DIFFERENCE_BITS) as u32))
     }
 }
 

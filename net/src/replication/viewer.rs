@@ -15,18 +15,24 @@ use vsekai_sim::port::{TickOutput, Wanted, WorldView};
 
 /// Packets that wait for their acknowledgement; older ones count as lost.
 const IN_FLIGHT_MAX: usize = 128;
+/// So many emptied lists are kept.
+const SPARE_MAX: usize = 4;
 /// A packet that so many later ones have overtaken is lost.
 const OVERTAKEN_MAX: u16 = 8;
 /// So many of the nearest movers are in every packet.
 const NEAREST: u32 = 8;
 /// Who comes and goes is looked at so often, in milliseconds, even when nobody changed chunks.
 const MEET_MS: u32 = 200;
+/// When the budget does not reach for all, it is measured so often how far away they are, in milliseconds; the nearer ones each time.
+const MEASURE_MS: u32 = 200;
 /// Nobody in view is told of more seldom than this, in milliseconds, however small the budget: half of what players notice.
 const STALE_MS: u32 = 500;
 /// A packet with nothing in it goes out this often, in milliseconds.
 const IDLE_MS: u32 = 250;
 /// A mover leaves the view this many times further away than it enters it, in hundredths.
 const LEAVE_PERCENT: i64 = 120;
+/// How fast the score of the nearest grows.
+const NEAR_WEIGHT: u8 = 16;
 /// What one entity of a packet takes, bits, before that was measured.
 const ENTITY_BITS: f64 = 24.0;
 /// And at most, bytes: gap, base and the whole state.
@@ -54,6 +60,9 @@ pub struct Viewer {
     known_slots: Vec<u64>,
     membership: u64,
     meet_at: u32,
+    measure_at: u32,
+    /// Who was so near, or nearer, may soon be among the nearest: they are measured each time.
+    watched: u8,
     next_number: u16,
     in_flight: VecDeque<Sent>,
     newest_ack: Option<u16>,
@@ -63,14 +72,18 @@ pub struct Viewer {
     sent_at: u32,
     sent_input: u32,
     view: ViewWriter,
-    /// Candidates of the packet being made.
-    candidates: Vec<Candidate>,
+    /// Emptied lists of packets that arrived, for the next ones.
+    spare: Vec<Vec<u16>>,
 }
 
 /// A mover that the client knows.
 #[derive(Debug, Clone, Copy)]
 struct Known {
     slot: u16,
+    /// How far away it was when that was measured last, see [`distance_class`].
+    distance: u8,
+    /// How fast its score grows, for that distance.
+    weight: u8,
     /// The client has its state of this tick; 0 = none.
     acked: u32,
     /// It was last in a packet in this tick; 0 = never.
@@ -86,8 +99,9 @@ struct Sent {
     slots: Vec<u16>,
 }
 
+/// A mover that the next packet may be about.
 #[derive(Debug, Clone, Copy)]
-struct Candidate {
+pub(super) struct Candidate {
     /// Index in `known`.
     at: u32,
     score: u8,
@@ -106,6 +120,8 @@ pub(super) struct Shared<'a, 'w> {
     pub(super) movers: &'a mut Movers,
     pub(super) chunks: &'a mut Chunks,
     pub(super) counts: &'a mut Counts,
+    /// Of the packet being made.
+    pub(super) candidates: &'a mut Vec<Candidate>,
 }
 
 impl Viewer {
@@ -123,6 +139,8 @@ impl Viewer {
             known_slots: Vec::new(),
             membership: 0,
             meet_at: 0,
+            measure_at: 0,
+            watched: u8::MAX,
             next_number: 0,
             in_flight: VecDeque::new(),
             newest_ack: None,
@@ -132,7 +150,7 @@ impl Viewer {
             sent_at: 0,
             sent_input: 0,
             view: ViewWriter::default(),
-            candidates: Vec::new(),
+            spare: Vec::new(),
         }
     }
 
@@ -169,6 +187,9 @@ impl Viewer {
                     self.own_known = Some((number, own));
                 }
                 note_arrived(&mut self.known, &sent);
+                if self.spare.len() < SPARE_MAX {
+                    self.spare.push(sent.slots);
+                }
             } else if acks.newest.wrapping_sub(number).wrapping_sub(OVERTAKEN_MAX) < 1 << 14 {
                 self.rate.lost();
                 self.in_flight.remove(at);
@@ -348,7 +369,8 @@ impl Viewer {
             self.view.mover(if is_new { Entrance::Spawn } else { Entrance::Enter }, id, slot, &components);
             self.bulk_tokens -= (self.view.len() - before) as f64;
             set(&mut self.known_slots, slot, true);
-            self.known.push(Known { slot, acked: 0, sent: 0 });
+            self.known.push(Known { slot, distance: 0, weight: NEAR_WEIGHT, acked: 0, sent: 0 });
+            self.measure_at = 0;
             self.flush_if_full(shared.output.frame, send);
         }
         self.known.sort_unstable_by_key(|known| known.slot);
@@ -360,21 +382,21 @@ impl Viewer {
         let own =
             shared.view.own_pose(self.player).filter(|pose| self.own_known.is_none_or(|(_, known)| known != *pose));
         self.choose(shared, budget);
-        let idle = self.candidates.is_empty() && own.is_none() && newest_input == self.sent_input;
+        let idle = shared.candidates.is_empty() && own.is_none() && newest_input == self.sent_input;
         if idle && shared.now < self.sent_at + ticks(IDLE_MS, shared.config) {
             return;
         }
         self.sent_at = shared.now;
         self.sent_input = newest_input;
-        let gap = match (self.candidates.first(), self.candidates.last()) {
+        let mut candidates = std::mem::take(shared.candidates);
+        let gap = match (candidates.first(), candidates.last()) {
             (Some(first), Some(last)) => {
                 let span = self.known[last.at as usize].slot - self.known[first.at as usize].slot;
-                usize::from(span) / self.candidates.len()
+                usize::from(span) / candidates.len()
             }
             _ => 0,
         };
         let mut own = own;
-        let mut candidates = std::mem::take(&mut self.candidates);
         let mut left = candidates.iter();
         let mut is_first = true;
         let (mut bits, mut count) = (0, 0);
@@ -390,14 +412,23 @@ impl Viewer {
             self.next_number = self.next_number.wrapping_add(1);
             let mut writer = MotionWriter::new(head, gap, (left.len() * 5 + 32).min(MOTION_BYTES_MAX));
             let before = writer.len();
-            let mut slots = Vec::with_capacity(left.len().min(512));
+            let mut slots = self.spare.pop().unwrap_or_default();
+            slots.clear();
+            // Most clients have most states of the same tick.
+            let (mut acked, mut base) = (0, None);
             for candidate in left.by_ref() {
                 if !candidate.certain && writer.len() + ENTITY_BYTES_MAX > left_bytes {
                     continue;
                 }
                 let known = &mut self.known[candidate.at as usize];
-                let (age, packed) = shared.movers.encode(known.slot, known.acked, shared.now);
-                writer.push(known.slot, age, packed);
+                if known.acked != acked {
+                    acked = known.acked;
+                    base = shared.movers.base(acked, shared.now);
+                }
+                match base.and_then(|base| shared.movers.difference(base, known.slot)) {
+                    Some((word, bits)) => writer.push_word(known.slot, shared.now - acked, word, bits),
+                    None => writer.push(known.slot, 0, shared.movers.absolute(known.slot)),
+                }
                 known.sent = shared.now;
                 slots.push(known.slot);
                 if writer.len() > MOTION_BYTES_MAX - 24 || !writer.has_room() {
@@ -423,47 +454,59 @@ impl Viewer {
             self.entity_bits += (bits as f64 / count as f64 - self.entity_bits) / 8.0;
         }
         candidates.clear();
-        self.candidates = candidates;
+        *shared.candidates = candidates;
     }
 
     /// The movers that the next packet is about, in rising order of slot: all with news, or those with the highest scores
     /// when the budget does not reach for all. Scores grow with time, the faster the nearer: nobody is forgotten.
-    fn choose(&mut self, shared: &Shared<'_, '_>, budget: f64) {
-        self.candidates.clear();
-        let Some(here) = shared.movers.slot(self.player).map(|slot| shared.movers.place(slot)) else { return };
+    fn choose(&mut self, shared: &mut Shared<'_, '_>, budget: f64) {
+        let (candidates, movers) = (&mut *shared.candidates, &*shared.movers);
+        candidates.clear();
+        let Some(here) = movers.slot(self.player).map(|slot| movers.place(slot)) else { return };
         let now = shared.now;
         let patience = self.rate.round_trip_ticks() + 2 * shared.config.snapshot_interval_ticks as u32;
         for (at, known) in self.known.iter().enumerate() {
-            let changed_at = shared.movers.changed_at(known.slot);
+            let changed_at = movers.changed_at(known.slot);
             // The client has the newest state, or it is on its way.
             if known.acked >= changed_at || (known.sent >= changed_at && now < known.sent + patience) {
                 continue;
             }
-            self.candidates.push(Candidate { at: at as u32, score: 0, distance: 0, certain: true });
+            candidates.push(Candidate { at: at as u32, score: 0, distance: 0, certain: true });
         }
         let most = ((budget - 16.0).max(0.0) * 800.0 / (self.entity_bits * CARE_PERCENT)) as usize;
-        if self.candidates.len() <= most {
+        if candidates.len() <= most {
             return;
         }
+        let all = now >= self.measure_at;
         let stale = ticks(STALE_MS, shared.config);
         let mut by_distance = [0u32; 256];
-        for candidate in &mut self.candidates {
-            let known = self.known[candidate.at as usize];
-            let squared = squared(here, shared.movers.place(known.slot));
-            candidate.distance = distance_class(squared);
+        for candidate in candidates.iter_mut() {
+            let known = &mut self.known[candidate.at as usize];
+            if all || known.distance <= self.watched {
+                let squared = squared(here, movers.place(known.slot));
+                (known.distance, known.weight) = (distance_class(squared), weight(squared));
+            }
+            candidate.distance = known.distance;
             by_distance[usize::from(candidate.distance)] += 1;
             let waited = now - known.sent;
-            candidate.score = if waited >= stale { 255 } else { (waited * weight(squared)).min(254) as u8 };
+            candidate.score = if waited >= stale { 255 } else { (waited * u32::from(known.weight)).min(254) as u8 };
         }
-        let mut sum = 0;
-        let nearest = by_distance.iter().position(|count| {
-            sum += count;
-            sum >= NEAREST
-        });
-        let nearest = nearest.map_or(255, |class| class as u8);
+        let class_of_nearest = |count: u32| {
+            let mut sum = 0;
+            let found = by_distance.iter().position(|more| {
+                sum += more;
+                sum >= count
+            });
+            found.map_or(255, |class| class as u8)
+        };
+        let nearest = class_of_nearest(NEAREST);
+        if all {
+            self.measure_at = now + ticks(MEASURE_MS, shared.config);
+            self.watched = class_of_nearest(4 * NEAREST);
+        }
         let mut by_score = [0u32; 256];
         let mut certain = 0;
-        for candidate in &mut self.candidates {
+        for candidate in candidates.iter_mut() {
             candidate.certain = candidate.distance <= nearest;
             if candidate.certain {
                 certain += 1;
@@ -482,7 +525,7 @@ impl Viewer {
         let at_border = if lowest > 0 { by_score[lowest - 1] } else { 0 };
         let skip = if at_border > 0 { now.wrapping_mul(0x9e37_79b9) % at_border } else { 0 };
         let mut seen = 0;
-        self.candidates.retain(|candidate| {
+        candidates.retain(|candidate| {
             let score = usize::from(candidate.score);
             if candidate.certain || score >= lowest {
                 return true;
@@ -556,13 +599,13 @@ fn distance_class(squared: i64) -> u8 {
 }
 
 /// How fast a mover's score grows, by the square of its distance in quanta.
-fn weight(squared: i64) -> u32 {
+fn weight(squared: i64) -> u8 {
     const fn metres(m: i64) -> i64 {
         let quanta = m * 1_000 / QUANTUM_MM as i64;
         quanta * quanta
     }
     match squared {
-        near if near < metres(8) => 16,
+        near if near < metres(8) => NEAR_WEIGHT,
         near if near < metres(16) => 8,
         near if near < metres(32) => 4,
         near if near < metres(64) => 2,

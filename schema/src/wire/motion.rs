@@ -244,17 +244,37 @@ impl MotionWriter {
 
     /// Adds a slot with its `state`, which is the difference from the state `age` ticks ago, or absolute with age 0.
     pub fn push(&mut self, slot: u16, age: u32, state: Packed) {
+        if let Some(word) = state.word() {
+            return self.push_word(slot, age, word, state.len());
+        }
+        let (front, len) = self.front(slot, age);
+        self.bits.long(front, len);
+        self.bits.packed(state);
+    }
+
+    /// The same with a state of `bits` bits, at most 64, in one word.
+    #[inline]
+    pub fn push_word(&mut self, slot: u16, age: u32, word: u64, bits: u32) {
+        let (front, len) = self.front(slot, age);
+        if len + bits <= 64 {
+            return self.bits.long(front | word << len, len + bits);
+        }
+        self.bits.long(front, len);
+        self.bits.long(word, bits);
+    }
+
+    /// Gap and base of the next entity, at most 39 bits.
+    #[inline]
+    fn front(&mut self, slot: u16, age: u32) -> (u64, u32) {
         debug_assert!(u32::from(slot) >= self.next_slot && age <= BASE_AGE_MAX && self.has_room());
         let gap = u32::from(slot) - self.next_slot;
         let ones = gap >> self.rice;
-        // Gap and base, at most 39 bits, are put together first: writers are the dearest of it all.
         let (mut front, mut len) = if ones < GAP_ONES_MAX {
             let rest = gap & ((1 << self.rice) - 1);
             (u64::from(((1 << ones) - 1) | rest << (ones + 1)), ones + 1 + self.rice)
         } else {
             (((1 << GAP_ONES_MAX) - 1) | u64::from(slot) << GAP_ONES_MAX, GAP_ONES_MAX + SLOT_BITS)
         };
-        self.next_slot = u32::from(slot) + 1;
         if self.age == Some(age) {
             front |= 1 << len;
             len += 1;
@@ -263,14 +283,9 @@ impl MotionWriter {
             len += 1 + AGE_BITS;
             self.age = Some(age);
         }
-        match state.word() {
-            Some(word) if len + state.len() <= 64 => self.bits.long(front | word << len, len + state.len()),
-            _ => {
-                self.bits.long(front, len);
-                self.bits.packed(state);
-            }
-        }
+        self.next_slot = u32::from(slot) + 1;
         self.count += 1;
+        (front, len)
     }
 
     /// Bytes so far.
