@@ -91,7 +91,8 @@ async function credentials() {
     if (!answer.ok) throw new Error((await answer.text()).trim() || `The server answered ${answer.status}.`);
     return answer.json();
   };
-  const { ice_servers: iceServers } = await asked('/api/connect');
+  const { ice_servers: iceServers, motion_kbit_s: motionKbitS } = await asked('/api/connect');
+  traffic.budget = isNumber(motionKbitS) ? motionKbitS / 8 : null;
   if (givenToken) {
     const token = givenToken;
     givenToken = null;
@@ -484,8 +485,8 @@ function corrections() {
   return `${percent.toFixed(1)} % · ≤ ${counts.errorMaxMm} mm`;
 }
 
-/** Loss and bytes of the last seconds. */
-const traffic = { loss: '–', motion: '–', world: '–', other: '–', at: 0, before: null };
+/** Loss and bytes of the last seconds; of motion also which part of its budget, kB/s, that is. */
+const traffic = { loss: '–', motion: '–', world: '–', other: '–', at: 0, before: null, budget: null };
 
 function measureTraffic() {
   if (!world || !session) return;
@@ -498,7 +499,8 @@ function measureTraffic() {
     const lost = Math.max(0, sent - (seen.came - before.came));
     const rate = (kind) => ((seen[kind] - before[kind]) / 1_000 / seconds).toFixed(1);
     traffic.loss = sent > 0 ? `${((lost * 100) / sent).toFixed(1)} %` : '–';
-    traffic.motion = `${rate('motion')} kB/s`;
+    const used = traffic.budget ? ` · ${Math.round((rate('motion') * 100) / traffic.budget)} %` : '';
+    traffic.motion = `${rate('motion')} kB/s${used}`;
     traffic.world = `${rate('world')} kB/s`;
     traffic.other = `${rate('other')} kB/s`;
   }

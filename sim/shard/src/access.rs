@@ -134,7 +134,11 @@ pub async fn issue(
 
 /// `GET /api/connect`: what a client needs to know before it connects.
 pub async fn connect(State(shared): State<Shared>) -> Response {
-    no_store(&json!({ "ice_servers": *shared.ice_servers, "tokens": shared.tokens.dev }))
+    no_store(&json!({
+        "ice_servers": *shared.ice_servers,
+        "tokens": shared.tokens.dev,
+        "motion_kbit_s": shared.motion_kbit_s,
+    }))
 }
 
 #[derive(Debug, Deserialize)]

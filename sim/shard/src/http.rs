@@ -46,6 +46,8 @@ pub struct Shared {
     pub token_rates: Arc<Mutex<TokenRates>>,
     /// STUN and TURN servers.
     pub ice_servers: Arc<Vec<IceServer>>,
+    /// Most motion that one client is told.
+    pub motion_kbit_s: u32,
 }
 
 /// What several threads share, whatever became of one that held it.

@@ -154,6 +154,7 @@ pub fn run(config: Config) -> Result<()> {
         tokens: config.tokens.clone(),
         token_rates: Arc::new(Mutex::new(TokenRates::new(config.tokens.per_address_per_s))),
         ice_servers: Arc::new(config.ice_servers.clone()),
+        motion_kbit_s: config.server.replication.motion_kbit_s,
     });
     runtime.spawn(async move {
         let service = routes.into_make_service_with_connect_info::<SocketAddr>();
