@@ -1,13 +1,15 @@
 //! Load with synthetic players, and the measurements made with it.
 //!
 //! - [`bot`]: one synthetic player's mind: what it sees in, what it does out; no I/O.
-//! - [`webrtc`] and [`loopback`]: what carries many of them.
+//! - [`webrtc`] and [`loopback`]: what carries many of them; `matchbox`: the third-party client for it, behind a feature.
 //! - [`report`]: what came of it, as a table and as JSON.
 //! - [`store`]: what the store costs, beside its peers.
 //! - [`world`]: large worlds for measurements; [`process`]: a shard in a process of its own.
 
 pub mod bot;
 pub mod loopback;
+#[cfg(feature = "matchbox")]
+pub mod matchbox;
 pub mod process;
 pub mod replication;
 pub mod report;
