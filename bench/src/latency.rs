@@ -8,7 +8,7 @@ use crate::live;
 use crate::loopback::THINK_INTERVAL;
 use crate::process::ShardProcess;
 use crate::report::Latency;
-use crate::webrtc::come_in;
+use crate::webrtc::{Library, come_in};
 use anyhow::{Context, Result, ensure};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -171,7 +171,7 @@ async fn play(url: &str, number: usize, stage: &Mutex<Stage>, mut stop: watch::R
     let stage = || stage.lock().unwrap_or_else(PoisonError::into_inner);
     let mut bot = Bot::new(3, number, Style::Mixed);
     bot.poses = Some(Vec::new());
-    let mut connection = match come_in(url, &mut bot, &mut stop).await {
+    let mut connection = match come_in(url, Library::Str0m, &mut bot, &mut stop).await {
         Ok(connection) => connection,
         Err(lost) => anyhow::bail!("player {number} could not come in: {}", lost.unwrap_or_default()),
     };

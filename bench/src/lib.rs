@@ -1,7 +1,7 @@
 //! Load with synthetic players, and the measurements made with it.
 //!
 //! - [`bot`]: one synthetic player's mind: what it sees in, what it does out; no I/O.
-//! - [`webrtc`] and [`loopback`]: what carries many of them.
+//! - [`webrtc`] and [`loopback`]: what carries many of them; `matchbox`: the third-party client for it, behind a feature.
 //! - [`report`]: what came of it, as a table and as JSON.
 //! - [`replication`] and [`live`]: what replication costs, over loopback and over WebRTC; [`latency`]: how soon others see what one does.
 //! - [`store`]: what the store costs, beside its peers.
@@ -12,6 +12,8 @@ pub mod bot;
 pub mod latency;
 pub mod live;
 pub mod loopback;
+#[cfg(feature = "matchbox")]
+pub mod matchbox;
 pub mod process;
 pub mod replication;
 pub mod report;

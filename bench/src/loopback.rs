@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use vsekai_net::flood::Rates;
 use vsekai_net::loopback::{Faults, Loopback};
 use vsekai_net::porter::Porter;
+use vsekai_net::pose_relay::PoseRelayConfig;
 use vsekai_net::replication::ReplicationConfig;
 use vsekai_net::server::{Server, ServerConfig, ServerCounts, WorldFacts};
 use vsekai_net::session::Limits;
@@ -66,6 +67,7 @@ pub fn server_config(tick_hz: u32) -> ServerConfig {
             motion_kbit_s: 256,
             bulk_kbit_s: 4_000,
         },
+        poses: PoseRelayConfig::default(),
     }
 }
 

@@ -12,6 +12,7 @@ use vsekai_bench::bot::Style;
 use vsekai_bench::loopback::LoopbackShard;
 use vsekai_bench::process::ShardProcess;
 use vsekai_bench::report::{Latency, Report};
+use vsekai_bench::webrtc::Library;
 use vsekai_bench::{latency, live, replication, store, webrtc, world};
 use vsekai_net::loopback::Faults;
 use vsekai_sim::{SimConfig, Simulation};
@@ -161,6 +162,9 @@ struct Bots {
     /// What carries them
     #[arg(long, value_enum, default_value_t = Transport::Webrtc)]
     transport: Transport,
+    /// WebRTC only: the client library; matchbox is there when this program was built with `--features matchbox`
+    #[arg(long, value_enum, default_value_t)]
+    client: Library,
     /// How they spend their time
     #[arg(long, value_enum, default_value_t = Behaviour::Mixed)]
     behaviour: Behaviour,
@@ -303,7 +307,7 @@ fn bots_webrtc(arguments: &Bots) -> Result<Report> {
     };
     let players = arguments.players as usize;
     let duration = Duration::from_secs(arguments.seconds.into());
-    let report = measure(&url, players, arguments.seed, arguments.behaviour.into(), duration)?;
+    let report = measure(&url, arguments.client, players, arguments.seed, arguments.behaviour.into(), duration)?;
     if let Some(shard) = shard {
         shard.stop()?;
     }
@@ -311,7 +315,7 @@ fn bots_webrtc(arguments: &Bots) -> Result<Report> {
 }
 
 /// Plays bots on the shard whose page is at `url`, and asks it for its tick while they play.
-fn measure(url: &str, players: usize, seed: u64, style: Style, duration: Duration) -> Result<Report> {
+fn measure(url: &str, library: Library, players: usize, seed: u64, style: Style, duration: Duration) -> Result<Report> {
     let signalling = url.replacen("http", "ws", 1);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let status_url = format!("{}/api/status", url.trim_end_matches('/'));
@@ -321,7 +325,7 @@ fn measure(url: &str, players: usize, seed: u64, style: Style, duration: Duratio
             std::thread::sleep(duration.saturating_sub(Duration::from_millis(500)));
             Ok::<_, anyhow::Error>(ureq::get(&status_url).call()?.body_mut().read_json()?)
         });
-        let (report, _) = runtime.block_on(webrtc::run(&signalling, players, seed, style, duration));
+        let (report, _) = runtime.block_on(webrtc::run(&signalling, library, players, seed, style, duration));
         let status =
             status.join().expect("asking for the status does not panic").context("the shard gives no status")?;
         Ok::<_, anyhow::Error>((report, status))
@@ -387,7 +391,7 @@ fn capacity(arguments: &Capacity) -> Result<()> {
         let config = config.display().to_string();
         let shard = ShardProcess::start(folder.path(), &["--config", &config])?;
         let duration = Duration::from_secs(seconds.into());
-        let report = measure(&shard.url, *players, seed, Style::Mixed, duration)?;
+        let report = measure(&shard.url, Library::Str0m, *players, seed, Style::Mixed, duration)?;
         shard.stop()?;
         let Report { joined, lost, all_actions, round_trip, tick_p50_ms, tick_p99_ms, down_bytes_per_s, .. } = report;
         let Latency { count, p50_ms, p99_ms, .. } = all_actions;

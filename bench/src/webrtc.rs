@@ -4,6 +4,7 @@ use crate::bot::{Bot, Style};
 use crate::loopback::THINK_INTERVAL;
 use crate::report::{Latency, Report};
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::time::{Duration, Instant};
@@ -12,6 +13,37 @@ use vsekai_net::webrtc::{Connection, connect};
 
 /// How long a bot tries to connect; then it tries once more.
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
+
+/// Which client library carries a bot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Library {
+    /// Our own, ten times lighter
+    #[default]
+    Str0m,
+    /// matchbox_socket, as third parties use it
+    #[cfg(feature = "matchbox")]
+    Matchbox,
+}
+
+impl Library {
+    /// Connects to the signalling address `url`. The error says what went wrong.
+    pub async fn connect(self, url: &str, deadline: Duration) -> Result<Connection, String> {
+        match self {
+            Library::Str0m => connect(url, deadline).await.map_err(|error| error.to_string()),
+            #[cfg(feature = "matchbox")]
+            Library::Matchbox => crate::matchbox::connect(url, deadline).await,
+        }
+    }
+
+    /// As it is known.
+    pub fn name(self) -> &'static str {
+        match self {
+            Library::Str0m => "str0m",
+            #[cfg(feature = "matchbox")]
+            Library::Matchbox => "matchbox_socket",
+        }
+    }
+}
 
 /// One bot's life.
 #[derive(Debug)]
@@ -71,12 +103,18 @@ impl Breaks {
 
 /// Plays one bot on the shard at `url` (`ws://host:port/`) until `stop` becomes true or the connection ends. It breaks as
 /// `breaks` says, and is resumed then.
-pub async fn play(url: String, mut bot: Bot, mut stop: watch::Receiver<bool>, mut breaks: Breaks) -> Life {
+pub async fn play(
+    url: String,
+    library: Library,
+    mut bot: Bot,
+    mut stop: watch::Receiver<bool>,
+    mut breaks: Breaks,
+) -> Life {
     let begin = Instant::now();
     let life_of = |bot, join_time, lost, (up_bytes, down_bytes)| Life { bot, join_time, lost, up_bytes, down_bytes };
     let mut bytes_of = (0, 0);
     let mut join_time = None;
-    let mut connection = match come_in(&url, &mut bot, &mut stop).await {
+    let mut connection = match come_in(&url, library, &mut bot, &mut stop).await {
         Ok(connection) => connection,
         Err(lost) => return life_of(bot, None, lost, bytes_of),
     };
@@ -115,7 +153,7 @@ pub async fn play(url: String, mut bot: Bot, mut stop: watch::Receiver<bool>, mu
                 drop(connection);
             }
             tokio::time::sleep(Duration::from_millis(breaks.rng.random_range(0..1_000))).await;
-            match connect_twice(&bot.client.signalling_url(&url), &mut stop).await {
+            match connect_twice(&bot.client.signalling_url(&url), library, &mut stop).await {
                 Ok(again) => connection = again,
                 Err(lost) => return life_of(bot, join_time, lost, bytes_of),
             }
@@ -136,21 +174,26 @@ pub async fn play(url: String, mut bot: Bot, mut stop: watch::Receiver<bool>, mu
 /// Gets a token and connects. The error is why not; `None` when it was stopped.
 pub(crate) async fn come_in(
     url: &str,
+    library: Library,
     bot: &mut Bot,
     stop: &mut watch::Receiver<bool>,
 ) -> Result<Connection, Option<String>> {
     let token = token(url, bot.own_secret()).await.map_err(|error| Some(format!("{error:#}")))?;
     bot.present(&token);
-    connect_twice(&bot.client.signalling_url(url), stop).await
+    connect_twice(&bot.client.signalling_url(url), library, stop).await
 }
 
-async fn connect_twice(url: &str, stop: &mut watch::Receiver<bool>) -> Result<Connection, Option<String>> {
+async fn connect_twice(
+    url: &str,
+    library: Library,
+    stop: &mut watch::Receiver<bool>,
+) -> Result<Connection, Option<String>> {
     let mut lost = None;
     for _ in 0..2 {
         tokio::select! {
-            connected = connect(url, CONNECT_DEADLINE) => match connected {
+            connected = library.connect(url, CONNECT_DEADLINE) => match connected {
                 Ok(connection) => return Ok(connection),
-                Err(error) => lost = Some(error.to_string()),
+                Err(error) => lost = Some(error),
             },
             _ = stop.wait_for(|stop| *stop) => break,
         }
@@ -159,20 +202,32 @@ async fn connect_twice(url: &str, stop: &mut watch::Receiver<bool>) -> Result<Co
 }
 
 /// Plays `players` bots of `seed` for `duration`, and reports. Bots start a few milliseconds apart.
-pub async fn run(url: &str, players: usize, seed: u64, style: Style, duration: Duration) -> (Report, Vec<Life>) {
-    let bots = (0..players).map(|number| Bot::new(seed, number, style)).collect();
-    let (lives, played) = run_bots(url, bots, tokio::time::sleep(duration)).await;
-    (report(&lives, players, seed, played), lives)
+pub async fn run(
+    url: &str,
+    library: Library,
+    players: usize,
+    seed: u64,
+    style: Style,
+    duration: Duration,
+) -> (Report, Vec<Life>) {
+    let bots = (0..players).map(|number| (Bot::new(seed, number, style), Breaks::new(0, 0))).collect();
+    let (lives, played) = run_broken(url, library, bots, tokio::time::sleep(duration)).await;
+    (report(&lives, library, players, seed, played), lives)
 }
 
 /// Plays bots until `end`. Their lives come back in the same order.
 pub async fn run_bots(url: &str, bots: Vec<Bot>, end: impl Future<Output = ()>) -> (Vec<Life>, Duration) {
     let bots = bots.into_iter().map(|bot| (bot, Breaks::new(0, 0))).collect();
-    run_broken(url, bots, end).await
+    run_broken(url, Library::Str0m, bots, end).await
 }
 
 /// Plays bots whose connections break until `end`. Their lives come back in the same order.
-pub async fn run_broken(url: &str, bots: Vec<(Bot, Breaks)>, end: impl Future<Output = ()>) -> (Vec<Life>, Duration) {
+pub async fn run_broken(
+    url: &str,
+    library: Library,
+    bots: Vec<(Bot, Breaks)>,
+    end: impl Future<Output = ()>,
+) -> (Vec<Life>, Duration) {
     let (stop, stopped) = watch::channel(false);
     let begin = Instant::now();
     let tasks: Vec<_> = bots
@@ -182,7 +237,7 @@ pub async fn run_broken(url: &str, bots: Vec<(Bot, Breaks)>, end: impl Future<Ou
             let (url, stopped) = (url.to_string(), stopped.clone());
             tokio::spawn(async move {
                 tokio::time::sleep(Duration::from_millis(4) * number as u32).await;
-                play(url, bot, stopped, breaks).await
+                play(url, library, bot, stopped, breaks).await
             })
         })
         .collect();
@@ -197,7 +252,7 @@ pub async fn run_broken(url: &str, bots: Vec<(Bot, Breaks)>, end: impl Future<Ou
 }
 
 /// What the lives came to.
-pub fn report(lives: &[Life], players: usize, seed: u64, played: Duration) -> Report {
+pub fn report(lives: &[Life], library: Library, players: usize, seed: u64, played: Duration) -> Report {
     let per_player_second = players.max(1) as f64 * played.as_secs_f64().max(0.001);
     let mut report = Report {
         players,
@@ -205,7 +260,7 @@ pub fn report(lives: &[Life], players: usize, seed: u64, played: Duration) -> Re
         first_loss: lives.iter().find_map(|life| life.lost.clone()),
         seconds: played.as_secs_f64(),
         seed,
-        transport: "WebRTC".into(),
+        transport: format!("WebRTC ({})", library.name()),
         join: Latency::of(lives.iter().filter_map(|life| life.join_time)),
         up_bytes_per_s: lives.iter().map(|life| life.up_bytes).sum::<u64>() as f64 / per_player_second,
         down_bytes_per_s: lives.iter().map(|life| life.down_bytes).sum::<u64>() as f64 / per_player_second,

@@ -48,6 +48,8 @@ pub struct ServerConfig {
     pub resume: Duration,
     /// How far and how often clients are told.
     pub replication: ReplicationConfig,
+    /// How far heads and hands are told, and how much of them.
+    pub poses: PoseRelayConfig,
 }
 
 /// What every welcome carries.
@@ -156,6 +158,7 @@ impl Server {
     /// Without clients. Asks `porter` about those who come.
     pub fn new(config: ServerConfig, facts: WorldFacts, porter: Arc<Porter>) -> Self {
         let replication = Replication::new(config.replication);
+        let poses = PoseRelay::new(config.poses);
         Server {
             config,
             facts,
@@ -164,7 +167,7 @@ impl Server {
             seats: BTreeMap::new(),
             by_player: BTreeMap::new(),
             replication,
-            poses: PoseRelay::new(PoseRelayConfig::default()),
+            poses,
             gate: OutputGate::default(),
             inputs: Vec::new(),
             commands: Vec::new(),

@@ -1,5 +1,6 @@
 //! The long proofs, each with a short form that CI runs. `cargo xtask prove NAME [--short]`.
 
+pub mod connect;
 pub mod determinism;
 pub mod disk_faults;
 pub mod fencing;
@@ -30,6 +31,11 @@ pub const PROOFS: &[Proof] = &[
         name: "resume",
         shows: "connections that break under building bots are resumed: no command lost or doubled, nobody left behind",
         run: resume::run,
+    },
+    Proof {
+        name: "connect",
+        shows: "our client, matchbox_socket and Chromium connect at 2 % loss and 25 ms each way, through a relay that nothing passes by",
+        run: connect::run,
     },
     Proof {
         name: "determinism",

@@ -1,97 +1,29 @@
 //! A real browser on the shard's page: Chromium without a window, driven by real key presses and mouse clicks.
 
+use fantoccini::Locator;
 use fantoccini::actions::{InputSource, KeyAction, KeyActions, MOUSE_BUTTON_LEFT, MouseActions, PointerAction};
-use fantoccini::{ClientBuilder, Locator};
-use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use vsekai_bench::bot::Style;
 use vsekai_bench::process::ShardProcess;
+use vsekai_tests::browser::Browser;
 use vsekai_tests::harness::{Bots, eventually};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// So many that one of them is nearby when the picture is taken.
 const WALKERS: usize = 10;
-const CHROMIUM: &str = "/usr/bin/chromium";
-const CHROMEDRIVER: &str = "/usr/bin/chromedriver";
 const SCREENSHOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/artefacts/browser.png");
-/// Those that Chromium needs as root, and those that keep it from calling home.
-const FLAGS: [&str; 10] = [
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-    "--window-size=1280,800",
-];
 
-/// Chromium on a fresh profile, with its driver. Both are ended when this is dropped.
-struct Browser {
-    client: fantoccini::Client,
-    session_url: String,
-    driver: Child,
-    _profile: tempfile::TempDir,
-}
+/// The shard's page in a browser.
+struct Page(Browser);
 
-impl Browser {
-    async fn start() -> Browser {
-        for program in [CHROMIUM, CHROMEDRIVER] {
-            assert!(Path::new(program).is_file(), "there is no {program}: apt-get install chromium chromium-driver");
-        }
-        let profile = tempfile::tempdir().unwrap();
-        let mut driver = Command::new(CHROMEDRIVER)
-            .arg("--port=0")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            // The browser shares the driver's group, so that one signal ends both.
-            .process_group(0)
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
-        let started = lines.find_map(|line| {
-            let line = line.unwrap();
-            line.split_once("was started successfully on port ").map(|(_, port)| port.trim_end_matches('.').to_string())
-        });
-        // Keeps the pipe empty.
-        std::thread::spawn(move || lines.for_each(drop));
-        let address = format!("http://127.0.0.1:{}", started.expect("the driver starts"));
-        let mut flags = FLAGS.map(String::from).to_vec();
-        flags.push(format!("--user-data-dir={}", profile.path().display()));
-        let capabilities = json!({
-            "goog:chromeOptions": { "binary": CHROMIUM, "args": flags },
-            "goog:loggingPrefs": { "browser": "ALL" },
-        });
-        let client = ClientBuilder::new(HttpConnector::new())
-            .capabilities(capabilities.as_object().unwrap().clone())
-            .connect(&address)
-            .await
-            .unwrap();
-        let session_url = format!("{address}/session/{}", client.session_id().await.unwrap().unwrap());
-        Browser { client, session_url, driver, _profile: profile }
-    }
-
+impl Page {
     /// What the page knows, see `window.vsekai` in `net/web/main.js`. Null while it does not know that much.
     async fn debug(&self) -> Value {
-        self.evaluate("window.vsekai?.debug()").await
-    }
-
-    /// An expression of the page. Large integers come as text.
-    async fn evaluate(&self, expression: &str) -> Value {
-        let wide = "(_, value) => typeof value === 'bigint' ? String(value) : value";
-        let script = format!("return JSON.stringify({expression} ?? null, {wide})");
-        let text = self.client.execute(&script, Vec::new()).await.unwrap();
-        serde_json::from_str(text.as_str().unwrap()).unwrap()
+        self.0.evaluate("window.vsekai?.debug()").await
     }
 
     /// Waits until `look` finds something in what the page knows.
@@ -100,12 +32,12 @@ impl Browser {
     }
 
     async fn element(&self, test_id: &str) -> fantoccini::elements::Element {
-        self.client.find(Locator::Css(&format!("[data-testid='{test_id}']"))).await.unwrap()
+        self.0.client.find(Locator::Css(&format!("[data-testid='{test_id}']"))).await.unwrap()
     }
 
     async fn press(&self, actions: impl IntoIterator<Item = KeyAction>) {
         let keys = actions.into_iter().fold(KeyActions::new("keyboard".into()), KeyActions::then);
-        self.client.perform_actions(keys).await.unwrap();
+        self.0.client.perform_actions(keys).await.unwrap();
     }
 
     /// Clicks with the mouse, as a hand does: moves there, presses, lets go.
@@ -115,14 +47,14 @@ impl Browser {
             .then(PointerAction::Down { button: MOUSE_BUTTON_LEFT })
             .then(PointerAction::Pause { duration: Duration::from_millis(30) })
             .then(PointerAction::Up { button: MOUSE_BUTTON_LEFT });
-        self.client.perform_actions(mouse).await.unwrap();
+        self.0.client.perform_actions(mouse).await.unwrap();
     }
 
     /// Where a point of the world is on the page, once the camera stands still.
     async fn screen(&self, x_mm: f64, z_mm: f64) -> (f64, f64) {
         let mut before = (f64::NAN, f64::NAN);
         eventually("the camera to stand still", PATIENCE, async || {
-            let point = self.evaluate(&format!("window.vsekai.screen({x_mm}, {z_mm})")).await;
+            let point = self.0.evaluate(&format!("window.vsekai.screen({x_mm}, {z_mm})")).await;
             let point = (point["x"].as_f64().unwrap(), point["y"].as_f64().unwrap());
             let still = (point.0 - before.0).hypot(point.1 - before.1) < 0.2;
             before = point;
@@ -162,27 +94,6 @@ impl Browser {
     async fn result_after(&self, before: usize) -> Value {
         self.see("the result", |debug| debug["results"].as_array()?.get(before).cloned()).await
     }
-
-    /// What the page wrote to the console since the last call: level and text.
-    fn console(&self) -> Vec<(String, String)> {
-        let log = ureq::post(format!("{}/se/log", self.session_url)).send_json(json!({ "type": "browser" }));
-        let entries: Value = log.unwrap().body_mut().read_json().unwrap();
-        let entries = entries["value"].as_array().unwrap();
-        let text = |entry: &Value, key: &str| entry[key].as_str().unwrap().to_string();
-        entries.iter().map(|entry| (text(entry, "level"), text(entry, "message"))).collect()
-    }
-}
-
-impl Drop for Browser {
-    fn drop(&mut self) {
-        // Politely first; what is left of the group then goes with the driver.
-        let _ = ureq::delete(&self.session_url).call();
-        let group = i32::try_from(self.driver.id()).ok().and_then(rustix::process::Pid::from_raw);
-        if let Some(group) = group {
-            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-        }
-        let _ = self.driver.wait();
-    }
 }
 
 fn position(debug: &Value) -> Option<(f64, f64)> {
@@ -216,15 +127,15 @@ async fn a_player_in_chromium_walks_harvests_builds_and_survives_a_crash() {
     let shard = ShardProcess::start_at(&http, folder.path(), &[]).unwrap();
     // They only walk: all that is built here is built by the page.
     let bots = Bots::start(&shard, WALKERS, 41, Style::Walker);
-    let browser = Browser::start().await;
+    let page = Page(Browser::start().await);
 
     // Joins as a person does.
-    browser.client.goto(&shard.url).await.unwrap();
-    let name = browser.element("name").await;
+    page.0.client.goto(&shard.url).await.unwrap();
+    let name = page.element("name").await;
     name.click().await.unwrap();
     name.send_keys("Ada").await.unwrap();
-    browser.element("join").await.click().await.unwrap();
-    let joined = browser
+    page.element("join").await.click().await.unwrap();
+    let joined = page
         .see("the player in the world", |debug| {
             (debug["connected"] == true && position(debug).is_some() && debug["inventory"] != json!({}))
                 .then(|| debug.clone())
@@ -234,44 +145,42 @@ async fn a_player_in_chromium_walks_harvests_builds_and_survives_a_crash() {
 
     // Walks, in the direction of the key.
     for (key, (east, south)) in [('d', (1.0, 0.0)), ('s', (0.0, 1.0)), ('a', (-1.0, 0.0)), ('w', (0.0, -1.0))] {
-        let from = browser.see("the own position", position).await;
-        browser.press([KeyAction::Down { value: key }]).await;
+        let from = page.see("the own position", position).await;
+        page.press([KeyAction::Down { value: key }]).await;
         let what = format!("a walk of three metres by {key}");
         let along = |to: (f64, f64)| (to.0 - from.0) * east + (to.1 - from.1) * south;
         let across = |to: (f64, f64)| ((to.0 - from.0) * south).abs() + ((to.1 - from.1) * east).abs();
-        let to = browser.see(&what, |debug| position(debug).filter(|to| along(*to) > 3_000.0)).await;
-        browser.press([KeyAction::Up { value: key }]).await;
+        let to = page.see(&what, |debug| position(debug).filter(|to| along(*to) > 3_000.0)).await;
+        page.press([KeyAction::Up { value: key }]).await;
         assert!(across(to) < 300.0, "{key} led from {from:?} to {to:?}");
     }
 
     // Sees another player move.
-    let others = browser
-        .see("the other players", |debug| debug["others"].as_array().filter(|o| o.len() == WALKERS).cloned())
-        .await;
+    let others =
+        page.see("the other players", |debug| debug["others"].as_array().filter(|o| o.len() == WALKERS).cloned()).await;
     let other = &others[0];
     let other_id = other["id"].clone();
     let there = place(other).unwrap();
     let find = |debug: &Value| debug["others"].as_array()?.iter().find(|o| o["id"] == other_id).and_then(place);
-    browser
-        .see("another player to walk a metre", |debug| {
-            find(debug).filter(|now| (now.0 - there.0).hypot(now.1 - there.1) > 1_000.0)
-        })
-        .await;
+    page.see("another player to walk a metre", |debug| {
+        find(debug).filter(|now| (now.0 - there.0).hypot(now.1 - there.1) > 1_000.0)
+    })
+    .await;
     assert!(other["name"].as_str().unwrap().starts_with("bot "), "{other}");
 
     // Harvests a pine with the mouse.
-    let (pine, at) = browser.see("a pine", nearest_pine).await;
-    browser.walk_to(2_500.0, |_| Some(at)).await;
-    let before = browser.debug().await;
+    let (pine, at) = page.see("a pine", nearest_pine).await;
+    page.walk_to(2_500.0, |_| Some(at)).await;
+    let before = page.debug().await;
     let results = before["results"].as_array().unwrap().len();
-    browser.click_at(browser.screen(at.0, at.1).await).await;
-    let harvest = browser.result_after(results).await;
+    page.click_at(page.screen(at.0, at.1).await).await;
+    let harvest = page.result_after(results).await;
     assert_eq!((&harvest["command"], &harvest["ok"]), (&json!("harvest"), &json!(true)), "{harvest}");
     let text = harvest["text"].as_str().unwrap();
     let gain: i64 = text.strip_prefix('+').and_then(|text| text.strip_suffix(" Wood")).unwrap().parse().unwrap();
     assert!((2..=4).contains(&gain), "{text}");
     let wood = held(&before, "wood") + gain;
-    browser.see("the wood in the inventory", |debug| (held(debug, "wood") == wood).then_some(())).await;
+    page.see("the wood in the inventory", |debug| (held(debug, "wood") == wood).then_some(())).await;
     let left = |debug: &Value| {
         let nodes = debug["nodes"].as_array().unwrap().clone();
         nodes
@@ -282,29 +191,29 @@ async fn a_player_in_chromium_walks_harvests_builds_and_survives_a_crash() {
             .unwrap()
     };
     let left_before = left(&before);
-    browser.see("the pine to be smaller", |debug| (left(debug) == left_before - 1).then_some(())).await;
-    let toasts = browser.element("toasts").await.text().await.unwrap();
+    page.see("the pine to be smaller", |debug| (left(debug) == left_before - 1).then_some(())).await;
+    let toasts = page.element("toasts").await.text().await.unwrap();
     assert!(toasts.contains(text), "the toasts say {toasts:?}");
 
     // Saws planks with the button, three times.
     for sawn in 1..=3 {
-        browser.element("craft-plank").await.click().await.unwrap();
+        page.element("craft-plank").await.click().await.unwrap();
         let wanted = (wood - sawn, 2 * sawn);
         let have = |debug: &Value| (held(debug, "wood"), held(debug, "plank"));
-        browser.see("the planks", |debug| (have(debug) == wanted).then_some(())).await;
+        page.see("the planks", |debug| (have(debug) == wanted).then_some(())).await;
     }
 
     // Builds a foundation with the mouse: on the first of the cells around where the ground allows it.
-    browser.element("piece-foundation").await.click().await.unwrap();
-    browser.see("the foundation in hand", |debug| (debug["tool"] == "foundation").then_some(())).await;
-    let (x, z) = browser.see("the own position", position).await;
+    page.element("piece-foundation").await.click().await.unwrap();
+    page.see("the foundation in hand", |debug| (debug["tool"] == "foundation").then_some(())).await;
+    let (x, z) = page.see("the own position", position).await;
     let cell = |x: f64| (x / 2_000.0).floor();
     let mut built = None;
     for (dx, dz) in [(1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0), (1.0, 1.0), (-1.0, 1.0), (0.0, 0.0)] {
         let (column, row) = (cell(x) + dx, cell(z) + dz);
-        let results = browser.debug().await["results"].as_array().unwrap().len();
-        browser.click_at(browser.screen((column + 0.5) * 2_000.0, (row + 0.5) * 2_000.0).await).await;
-        let result = browser.result_after(results).await;
+        let results = page.debug().await["results"].as_array().unwrap().len();
+        page.click_at(page.screen((column + 0.5) * 2_000.0, (row + 0.5) * 2_000.0).await).await;
+        let result = page.result_after(results).await;
         assert_eq!(result["command"], "build");
         if result["ok"] == true {
             assert_eq!(result["text"], "Built Wooden foundation (−4 Plank)");
@@ -314,15 +223,15 @@ async fn a_player_in_chromium_walks_harvests_builds_and_survives_a_crash() {
         assert_eq!(result["text"], "Cannot build: the ground is too steep");
     }
     let (column, row) = built.expect("level ground beside the player");
-    let structure = browser.see("the structure", |debug| debug["structures"].as_array()?.first().cloned()).await;
+    let structure = page.see("the structure", |debug| debug["structures"].as_array()?.first().cloned()).await;
     let found = ["key", "column", "row", "level"].map(|key| structure[key].clone());
     assert_eq!(found, [json!("foundation"), json!(column), json!(row), json!(0)]);
     eventually("the status to count the structure", PATIENCE, async || {
         (shard.status().unwrap()["entities"]["structure"] == 1).then_some(())
     })
     .await;
-    browser.press([KeyAction::Down { value: '\u{e00c}' }, KeyAction::Up { value: '\u{e00c}' }]).await;
-    browser.see("the tool put away by Escape", |debug| debug["tool"].is_null().then_some(())).await;
+    page.press([KeyAction::Down { value: '\u{e00c}' }, KeyAction::Up { value: '\u{e00c}' }]).await;
+    page.see("the tool put away by Escape", |debug| debug["tool"].is_null().then_some(())).await;
 
     // Goes to see somebody, has a picture taken, and comes home.
     let nearest = |debug: &Value| {
@@ -330,13 +239,13 @@ async fn a_player_in_chromium_walks_harvests_builds_and_survives_a_crash() {
         let others = debug["others"].as_array()?.iter().filter_map(place);
         others.min_by(|a, b| (a.0 - x).hypot(a.1 - z).total_cmp(&(b.0 - x).hypot(b.1 - z)))
     };
-    browser.walk_to(7_000.0, nearest).await;
-    let picture = browser.client.screenshot().await.unwrap();
+    page.walk_to(7_000.0, nearest).await;
+    let picture = page.0.client.screenshot().await.unwrap();
     std::fs::create_dir_all(Path::new(SCREENSHOT).parent().unwrap()).unwrap();
     std::fs::write(SCREENSHOT, picture).unwrap();
     let home = ((column as f64 + 0.5) * 2_000.0, (row as f64 + 0.5) * 2_000.0);
-    browser.walk_to(4_000.0, |_| Some(home)).await;
-    let seen = browser.debug().await;
+    page.walk_to(4_000.0, |_| Some(home)).await;
+    let seen = page.debug().await;
     assert_eq!((&seen["frame_errors"], &seen["undecodable"]), (&json!(0), &json!(0)));
     // It walks ahead of the server, and the server agrees.
     let count = |name: &str| seen["prediction"][name].as_u64().unwrap();
@@ -346,23 +255,23 @@ async fn a_player_in_chromium_walks_harvests_builds_and_survives_a_crash() {
     let motion = browser.evaluate("document.getElementById('status-motion').textContent").await;
     assert!(motion.as_str().is_some_and(|text| text.contains(" kB/s · ") && text.ends_with(" %")), "{motion}");
     let faults: Vec<_> =
-        browser.console().into_iter().filter(|(level, _)| level != "INFO" && level != "DEBUG").collect();
+        page.0.console().into_iter().filter(|(level, _)| level != "INFO" && level != "DEBUG").collect();
     assert_eq!(faults, Vec::new(), "the page complained");
 
     // The shard dies, and the page says so.
-    let kept = browser.debug().await;
+    let kept = page.debug().await;
     shard.kill().unwrap();
-    let banner = browser.element("banner").await;
+    let banner = page.element("banner").await;
     eventually("the banner", PATIENCE, async || banner.is_displayed().await.unwrap().then_some(())).await;
     let words = banner.text().await.unwrap();
     assert!(words.starts_with("Connection lost") && words.ends_with("Rejoin"), "{words:?}");
-    assert_eq!(browser.debug().await["connected"], false);
+    assert_eq!(page.debug().await["connected"], false);
     bots.stop();
 
     // It comes back, and so does the player: same body, same bag, same house.
     let shard = ShardProcess::start_at(&http, folder.path(), &[]).unwrap();
-    browser.element("rejoin").await.click().await.unwrap();
-    let again = browser
+    page.element("rejoin").await.click().await.unwrap();
+    let again = page
         .see("the player in the world again", |debug| {
             let known = debug["connected"] == true && debug["structures"].as_array().is_some_and(|s| !s.is_empty());
             (known && debug["inventory"] != json!({}) && debug["position"] != Value::Null).then(|| debug.clone())
@@ -374,7 +283,7 @@ async fn a_player_in_chromium_walks_harvests_builds_and_survives_a_crash() {
     assert!(!banner.is_displayed().await.unwrap(), "the banner stays");
     assert_eq!(again["frame_errors"], 0);
     // The page asked in vain for the status of the dead shard, and complained of nothing else.
-    for (level, text) in browser.console() {
+    for (level, text) in page.0.console() {
         let of_the_crash = text.contains("net::ERR_CONNECTION_REFUSED") || text.contains("WebSocket connection to");
         assert!(of_the_crash || level == "INFO" || level == "DEBUG", "{level}: {text}");
     }

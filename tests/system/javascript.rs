@@ -3,8 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-
-const CHROMIUM: &str = "/usr/bin/chromium";
+use vsekai_tests::browser::CHROMIUM;
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()

@@ -1,12 +1,10 @@
 //! An unmodified matchbox client, as third parties use it: what the shard serves is matchbox's protocol, not only ours.
 
-use futures_util::StreamExt;
-use matchbox_socket::{ChannelConfig, PeerId, PeerState, RtcIceServerConfig, WebRtcSocket};
 use std::time::{Duration, Instant};
-use tokio::task::JoinHandle;
 use vsekai_bench::process::ShardProcess;
-use vsekai_bench::webrtc::token;
+use vsekai_bench::webrtc::{Library, token};
 use vsekai_net::client::{Client, ClientEvent};
+use vsekai_net::webrtc::Connection;
 use vsekai_schema::id::{ItemId, RecipeId};
 use vsekai_schema::wire::{CHANNEL_COMMAND, CHANNEL_STATE, Command, ItemChange, Outcome, Refusal};
 use vsekai_sim::inventory::Inventory;
@@ -20,11 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Our protocol carried by matchbox's socket.
 struct Player {
-    socket: WebRtcSocket,
-    shard: PeerId,
+    connection: Connection,
     client: Client,
     begin: Instant,
-    message_loop: JoinHandle<()>,
 }
 
 impl Player {
@@ -34,22 +30,10 @@ impl Player {
         // All that an unmodified client can do is to be given an address.
         let address = client.signalling_url(url);
         for attempt in 1..=CONNECT_TRIES {
-            let (mut socket, message_loop) = WebRtcSocket::builder(&address)
-                // The shard's own address is all that is needed: no help of servers elsewhere.
-                .ice_server(RtcIceServerConfig { urls: Vec::new(), username: None, credential: None })
-                .add_channel(ChannelConfig::unreliable())
-                .add_channel(ChannelConfig::reliable())
-                .build();
-            let message_loop = tokio::spawn(async move {
-                // It ends when the socket is dropped.
-                let _ = message_loop.await;
-            });
-            let connected = tokio::time::timeout(CONNECT_DEADLINE, socket.next()).await;
-            if let Ok(Some((shard, PeerState::Connected))) = connected {
-                return Player { socket, shard, client, begin: Instant::now(), message_loop };
+            match Library::Matchbox.connect(&address, CONNECT_DEADLINE).await {
+                Ok(connection) => return Player { connection, client, begin: Instant::now() },
+                Err(error) => eprintln!("attempt {attempt}: {error}"),
             }
-            eprintln!("attempt {attempt}: {connected:?}");
-            message_loop.abort();
         }
         panic!("matchbox did not connect within {CONNECT_TRIES} × {CONNECT_DEADLINE:?}");
     }
@@ -57,13 +41,10 @@ impl Player {
     /// Passes on what waits in both directions, and returns what happened.
     fn pump(&mut self) -> Vec<ClientEvent> {
         for (channel, bytes) in self.client.take_outgoing() {
-            self.socket.channel_mut(channel).send(bytes.into(), self.shard);
+            assert!(self.connection.outgoing.try_send(channel, bytes), "the connection is over");
         }
-        for channel in [CHANNEL_STATE, CHANNEL_COMMAND] {
-            for (sender, bytes) in self.socket.channel_mut(channel).receive() {
-                assert_eq!(sender, self.shard);
-                self.client.receive(self.begin.elapsed(), channel, &bytes).unwrap();
-            }
+        while let Ok((channel, bytes)) = self.connection.incoming.try_recv() {
+            self.client.receive(self.begin.elapsed(), channel, &bytes).unwrap();
         }
         std::iter::from_fn(|| self.client.poll_event()).collect()
     }
@@ -142,7 +123,7 @@ async fn an_unmodified_matchbox_client_joins_walks_and_crafts() {
         (shard.status().unwrap()["players"] == 0).then_some(())
     })
     .await;
-    player.message_loop.abort();
+    player.connection.close().await;
     assert_eq!(shard.stop().unwrap().code(), Some(0));
 }
 
@@ -156,7 +137,7 @@ async fn an_empty_message_is_refused_by_name() {
         player.client.take_outgoing();
         let event = eventually("the refusal", PATIENCE, async || {
             // Again and again: one of the channels may lose it.
-            let _ = player.socket.channel_mut(channel).try_send(Vec::new().into(), player.shard);
+            player.connection.outgoing.try_send(channel, Vec::new());
             player.pump().into_iter().next()
         })
         .await;
@@ -166,7 +147,7 @@ async fn an_empty_message_is_refused_by_name() {
             (Refusal::Malformed, "a message ends too early, 1 more bytes expected"),
             "channel {channel}"
         );
-        player.message_loop.abort();
+        player.connection.close().await;
     }
     assert_eq!(shard.stop().unwrap().code(), Some(0));
 }

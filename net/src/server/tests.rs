@@ -60,7 +60,8 @@ impl Scene {
             motion_kbit_s: 256,
             bulk_kbit_s: 4_000,
         };
-        let config = ServerConfig { tick_hz: 60, players_max, limits, resume: 3 * second, replication };
+        let poses = PoseRelayConfig::default();
+        let config = ServerConfig { tick_hz: 60, players_max, limits, resume: 3 * second, replication, poses };
         let porter = Arc::new(Porter::new(TokenKey::new(&[7; 32]), Duration::ZERO));
         Scene {
             simulation,

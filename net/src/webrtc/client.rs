@@ -63,6 +63,21 @@ impl Outgoing {
 }
 
 impl Connection {
+    /// A connection that is carried by something else than this client, such as another library. `drive` gets where messages
+    /// that come go to, where those to be sent come from, and what says that it shall end; it returns why it ended.
+    pub fn driven<F>(
+        drive: impl FnOnce(mpsc::Sender<(usize, Vec<u8>)>, mpsc::Receiver<(usize, Vec<u8>)>, oneshot::Receiver<()>) -> F,
+    ) -> Connection
+    where
+        F: Future<Output = String> + Send + 'static,
+    {
+        let (incoming_sender, incoming) = mpsc::channel(QUEUE_MAX);
+        let (outgoing_sender, outgoing) = mpsc::channel(QUEUE_MAX);
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(drive(incoming_sender, outgoing, stopped));
+        Connection { incoming, outgoing: Outgoing { queue: outgoing_sender }, stop, task }
+    }
+
     /// Ends the connection once the server acknowledged what was sent on the command channel, within a second. Returns why
     /// it ended: this call, or what came before it.
     pub async fn close(self) -> String {

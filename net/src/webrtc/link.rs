@@ -50,6 +50,8 @@ pub(super) struct Link {
     rtc: Rtc,
     channels: [ChannelId; 2],
     open: [bool; 2],
+    /// ICE and DTLS are done. Channels whose greeting went with offer and answer open before that, on paper.
+    secured: bool,
     pending: Option<SdpPendingOffer>,
     backlog: VecDeque<Vec<u8>>,
     backlog_bytes: usize,
@@ -93,6 +95,7 @@ impl Link {
             rtc,
             channels,
             open: [false; 2],
+            secured: false,
             pending: None,
             backlog: VecDeque::new(),
             backlog_bytes: 0,
@@ -166,7 +169,7 @@ impl Link {
     /// Sends one message. False when it was dropped: a datagram because too many wait already, any message because the
     /// connection is not open or ends by this very call, its backlog being full.
     pub(super) fn send(&mut self, channel: usize, bytes: Vec<u8>, out: &mut Outbox) -> bool {
-        if self.ended || self.open != [true; 2] {
+        if self.ended || !self.is_open() {
             return false;
         }
         if channel == CHANNEL_COMMAND {
@@ -263,18 +266,16 @@ impl Link {
                     return over.map_or(Ok(()), Err);
                 }
                 Output::Transmit(packet) => out.packets.push(packet),
+                Output::Event(Event::Connected) => self.opened(out, |link| link.secured = true),
                 Output::Event(Event::ChannelOpen(id, _)) => {
                     if let Some(channel) = self.index_of(id) {
-                        self.open[channel] = true;
-                        if self.open == [true; 2] {
-                            out.events.push(LinkEvent::Open);
-                        }
+                        self.opened(out, |link| link.open[channel] = true);
                     }
                 }
                 Output::Event(Event::ChannelData(data)) => {
                     // The command channel opens last, so only datagrams can come too early, and those may be lost.
                     if let Some(channel) = self.index_of(data.id)
-                        && self.open == [true; 2]
+                        && self.is_open()
                     {
                         out.events.push(LinkEvent::Message { channel, bytes: data.data });
                     }
@@ -305,6 +306,19 @@ impl Link {
             self.backlog.pop_front();
         }
         Ok(wrote)
+    }
+
+    fn is_open(&self) -> bool {
+        self.secured && self.open == [true; 2]
+    }
+
+    /// Notes that one thing more is ready, and reports the last of them.
+    fn opened(&mut self, out: &mut Outbox, note: impl FnOnce(&mut Link)) {
+        let before = self.is_open();
+        note(self);
+        if self.is_open() && !before {
+            out.events.push(LinkEvent::Open);
+        }
     }
 
     fn index_of(&self, id: ChannelId) -> Option<usize> {

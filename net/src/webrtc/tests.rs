@@ -440,6 +440,34 @@ fn pump(now: &mut Instant, ends: [(&mut Link, SocketAddr); 2]) -> [Vec<LinkEvent
     out.map(|out| out.events)
 }
 
+/// A channel whose greeting went with offer and answer is open before anybody has shown an address or a certificate.
+#[test]
+fn a_connection_is_not_open_before_it_is_secured() {
+    let mut now = Instant::now();
+    let [server_address, client_address]: [SocketAddr; 2] =
+        ["10.0.0.1:1".parse().unwrap(), "10.0.0.2:2".parse().unwrap()];
+    let config = Rtc::builder().set_ice_lite(true).set_snap_enabled(true).clear_codecs();
+    let (mut server, offer) = Link::offer(config, &[server_address], now).unwrap();
+    let (mut client, answer) = Link::answer(Rtc::builder().clear_codecs(), client_address, &offer, now).unwrap();
+    assert!(answer.contains("a=sctp-init:"), "{answer}");
+    let mut alone = Outbox::default();
+    server.accept_answer(&answer, &mut alone);
+    for _ in 0..2_000 {
+        now += Duration::from_millis(1);
+        server.tick(now, &mut alone);
+    }
+    assert!(alone.events.is_empty(), "{:?}", alone.events);
+    assert!(!server.send(CHANNEL_STATE, vec![1], &mut alone), "it sends to nobody");
+    let mut opened = [0; 2];
+    for _ in 0..2_000 {
+        let events = pump(&mut now, [(&mut server, server_address), (&mut client, client_address)]);
+        for (opened, events) in opened.iter_mut().zip(events) {
+            *opened += events.iter().filter(|event| matches!(event, LinkEvent::Open)).count();
+        }
+    }
+    assert_eq!(opened, [1; 2]);
+}
+
 #[test]
 fn packets_forged_with_the_peers_address_do_not_end_the_connection() {
     let mut now = Instant::now();

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
 use vsekai_net::flood::Rates;
+use vsekai_net::pose_relay::PoseRelayConfig;
 use vsekai_net::replication::ReplicationConfig;
 use vsekai_net::server::ServerConfig;
 use vsekai_net::session::Limits;
@@ -14,6 +15,11 @@ use vsekai_net::token::LIFETIME_S_MAX;
 use vsekai_net::webrtc::WebRtcConfig;
 use vsekai_schema::wire::CLIENT_MESSAGE_BYTES_MAX;
 use vsekai_sim::SimConfig;
+
+/// Farther than this, looking up who sees a pose would cost more than the pose.
+const POSE_M_MAX: u64 = 256;
+/// Bytes a second in a kbit/s.
+const BYTES_PER_S_IN_KBIT: u32 = 125;
 
 /// What is wrong with the configuration; the text names file, key and what is allowed.
 #[derive(Debug, Error)]
@@ -225,6 +231,11 @@ struct RawNet {
     snapshot_hz: u32,
     motion_kbit_s: u32,
     bulk_kbit_s: u32,
+    pose_full_m: u32,
+    pose_half_m: u32,
+    pose_anchor_m: u32,
+    pose_key_m: u32,
+    pose_kbit_s: u32,
     moves_per_s: u32,
     commands_per_s: u32,
     pings_per_s: u32,
@@ -240,6 +251,8 @@ struct RawNet {
 impl Default for RawNet {
     fn default() -> Self {
         let rates = Rates::default();
+        let poses = PoseRelayConfig::default();
+        let metres = |mm: i32| mm.unsigned_abs() / 1_000;
         RawNet {
             players_max: 1_000,
             view_radius_chunks: 3,
@@ -247,6 +260,11 @@ impl Default for RawNet {
             snapshot_hz: 20,
             motion_kbit_s: 256,
             bulk_kbit_s: 4_000,
+            pose_full_m: metres(poses.full_mm),
+            pose_half_m: metres(poses.half_mm),
+            pose_anchor_m: metres(poses.anchor_mm),
+            pose_key_m: metres(poses.key_mm),
+            pose_kbit_s: poses.viewer_bytes_per_s / BYTES_PER_S_IN_KBIT,
             moves_per_s: rates.moves_per_s,
             commands_per_s: rates.commands_per_s,
             pings_per_s: rates.pings_per_s,
@@ -367,6 +385,12 @@ impl Config {
         range("net.snapshot_hz", net.snapshot_hz.into(), 1..=120)?;
         range("net.motion_kbit_s", net.motion_kbit_s.into(), 16..=100_000)?;
         range("net.bulk_kbit_s", net.bulk_kbit_s.into(), 64..=1_000_000)?;
+        // Each reaches at least as far as the finer one before it.
+        range("net.pose_full_m", net.pose_full_m.into(), 1..=POSE_M_MAX)?;
+        range("net.pose_half_m", net.pose_half_m.into(), net.pose_full_m.into()..=POSE_M_MAX)?;
+        range("net.pose_anchor_m", net.pose_anchor_m.into(), net.pose_half_m.into()..=POSE_M_MAX)?;
+        range("net.pose_key_m", net.pose_key_m.into(), net.pose_anchor_m.into()..=POSE_M_MAX)?;
+        range("net.pose_kbit_s", net.pose_kbit_s.into(), 16..=100_000)?;
         range("net.moves_per_s", net.moves_per_s.into(), 1..=1_000)?;
         range("net.commands_per_s", net.commands_per_s.into(), 1..=1_000)?;
         range("net.pings_per_s", net.pings_per_s.into(), 1..=1_000)?;
@@ -426,6 +450,13 @@ impl Config {
                 snapshot_interval_ticks: u64::from((tick_hz / net.snapshot_hz).max(1)),
                 motion_kbit_s: net.motion_kbit_s,
                 bulk_kbit_s: net.bulk_kbit_s,
+            },
+            poses: PoseRelayConfig {
+                full_mm: net.pose_full_m as i32 * 1_000,
+                half_mm: net.pose_half_m as i32 * 1_000,
+                anchor_mm: net.pose_anchor_m as i32 * 1_000,
+                key_mm: net.pose_key_m as i32 * 1_000,
+                viewer_bytes_per_s: net.pose_kbit_s * BYTES_PER_S_IN_KBIT,
             },
         };
         Ok(Config {
@@ -533,6 +564,27 @@ mod tests {
         assert_eq!(told, r#"[{"urls":["turn:t.example:3478"],"username":"u","credential":"c"}]"#);
         let ports = "[webrtc]\naddress = \"127.0.0.1:65535\"\nworkers = 2\n";
         assert!(parse(ports).unwrap_err().contains("from port 65535 on there are not that many"));
+    }
+
+    #[test]
+    fn pose_keys_reach_the_relay_and_rise() {
+        let keys = "pose_full_m = 3\npose_half_m = 4\npose_anchor_m = 5\npose_key_m = 6\npose_kbit_s = 64\n";
+        let poses = parse(&format!("[net]\n{keys}")).unwrap().server.poses;
+        let told = PoseRelayConfig {
+            full_mm: 3_000,
+            half_mm: 4_000,
+            anchor_mm: 5_000,
+            key_mm: 6_000,
+            viewer_bytes_per_s: 8_000,
+        };
+        assert_eq!(poses, told);
+        assert_eq!(parse("").unwrap().server.poses, PoseRelayConfig::default());
+        assert_eq!(
+            parse("[net]\npose_anchor_m = 19\n").unwrap_err(),
+            "shard.toml: `net.pose_anchor_m` is 19, it must be from 20 to 256"
+        );
+        assert!(parse("[net]\npose_key_m = 257\n").unwrap_err().contains("from 40 to 256"));
+        assert!(parse("[net]\npose_kbit_s = 15\n").unwrap_err().contains("from 16 to 100000"));
     }
 
     #[test]

@@ -178,6 +178,10 @@ pub struct Net {
     pub motion_bytes: u64,
     /// Bytes of chunks that came into somebody's view.
     pub chunk_bytes: u64,
+    /// Heads and hands handed on.
+    pub poses_relayed: u64,
+    /// Heads and hands that were not believed, could not be read, or came too fast.
+    pub poses_dropped: u64,
     /// Messages dropped because a queue was full.
     pub messages_dropped: u64,
 }
@@ -210,6 +214,8 @@ impl Net {
             motion_updates: server.replication.motion_updates,
             motion_bytes: server.replication.motion_bytes,
             chunk_bytes: server.replication.bulk_bytes,
+            poses_relayed: server.poses_relayed,
+            poses_dropped: server.poses_dropped,
             command_bytes: server.command_bytes,
             messages_dropped: transport.messages_dropped,
         }
@@ -425,6 +431,12 @@ impl Status {
             "Bytes handed to the transport.",
             &[("{channel=\"state\"}", net.state_bytes as f64), ("{channel=\"command\"}", net.command_bytes as f64)],
         );
+        metric(
+            "poses_total",
+            "counter",
+            "Poses of heads and hands by outcome: handed on, or not believed, not readable or too many.",
+            &[("{outcome=\"relayed\"}", net.poses_relayed as f64), ("{outcome=\"dropped\"}", net.poses_dropped as f64)],
+        );
         let replicated = [
             ("motion_packets_total", "Packets of motion.", net.motion_packets),
             ("motion_updates_total", "States of movers in motion packets.", net.motion_updates),
@@ -458,9 +470,13 @@ mod tests {
             entities: [("resource", 3)].into(),
             standing: Some("no room".into()),
             journal: Journal { free_bytes: Some(7), ..Journal::default() },
+            net: Net { poses_relayed: 8, poses_dropped: 9, ..Net::default() },
             ..Status::default()
         };
         let text = status.prometheus();
+        for counted in ["relayed\"} 8\n", "dropped\"} 9\n"] {
+            assert!(text.contains(&format!("vsekai_poses_total{{outcome=\"{counted}")), "{counted}");
+        }
         assert!(text.contains("vsekai_entities{kind=\"resource\"} 3\n"));
         assert!(text.contains("vsekai_standing 1\n") && text.contains("vsekai_journal_disk_free_bytes 7\n"));
         assert!(Status::default().prometheus().contains("vsekai_standing 0\n"));

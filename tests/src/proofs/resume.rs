@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use std::time::{Duration, Instant};
 use vsekai_bench::bot::{Bot, Style};
 use vsekai_bench::process::ShardProcess;
-use vsekai_bench::webrtc::{Breaks, Life, run_broken};
+use vsekai_bench::webrtc::{Breaks, Library, Life, run_broken};
 
 /// A bot breaks off every 1.7 s on average, half a second of which it is away.
 const BREAK_INTERVAL: Duration = Duration::from_millis(1_800);
@@ -44,7 +44,8 @@ fn prove(seed: u64, players: usize, breaks_each: usize) -> Result<String> {
         }
     };
     let url = shard.signalling_url();
-    let (lives, played) = runtime.block_on(run_broken(&url, (0..players).map(bot).collect(), until_all_broke));
+    let bots = (0..players).map(bot).collect();
+    let (lives, played) = runtime.block_on(run_broken(&url, Library::Str0m, bots, until_all_broke));
     check_lives(&lives)?;
 
     // Nobody is left in the world, not even for the minute that who is away is waited for.
