@@ -3,6 +3,7 @@
 pub mod determinism;
 pub mod disk_faults;
 pub mod fencing;
+pub mod hostile_clients;
 pub mod kill;
 pub mod planted;
 pub mod resume;
@@ -30,6 +31,11 @@ pub const PROOFS: &[Proof] = &[
         name: "resume",
         shows: "connections that break under building bots are resumed: no command lost or doubled, nobody left behind",
         run: resume::run,
+    },
+    Proof {
+        name: "hostile-clients",
+        shows: "attacks on every layer cost ordinary players nothing, and the shard neither memory nor an answer to strangers",
+        run: hostile_clients::run,
     },
     Proof {
         name: "determinism",

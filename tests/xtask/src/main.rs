@@ -64,7 +64,7 @@ fn main() -> ExitCode {
 
 /// Proofs whose short form is part of the tests.
 const SHORT_PROOFS: &[&str] =
-    &["determinism", "kill", "resume", "disk-faults", "planted-bugs", "fencing", "store-model"];
+    &["determinism", "kill", "resume", "hostile-clients", "disk-faults", "planted-bugs", "fencing", "store-model"];
 
 fn test() -> Result<()> {
     let begin = Instant::now();
