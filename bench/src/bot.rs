@@ -63,6 +63,8 @@ pub struct Counts {
     pub resumed: u64,
     /// From sending to the result, by kind.
     pub latencies: Vec<(&'static str, Duration)>,
+    /// When each of those results came, on the bot's clock.
+    pub answered_at: Vec<Duration>,
     /// Round trips of pings.
     pub round_trips: Vec<Duration>,
 }
@@ -271,6 +273,7 @@ impl Bot {
         }
         let kind = command.as_ref().map_or("unknown", kind_of);
         self.counts.latencies.push((kind, latency));
+        self.counts.answered_at.push(now);
         match outcome {
             Outcome::Done { items, entity } => {
                 self.account.done += 1;

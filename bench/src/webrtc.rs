@@ -50,6 +50,8 @@ impl Library {
 pub struct Life {
     /// The bot as it was at the end.
     pub bot: Bot,
+    /// When the bot's clock was zero.
+    pub begin: Instant,
     /// From connecting to the welcome, if it came.
     pub join_time: Option<Duration>,
     /// Why the connection ended before its time.
@@ -111,7 +113,8 @@ pub async fn play(
     mut breaks: Breaks,
 ) -> Life {
     let begin = Instant::now();
-    let life_of = |bot, join_time, lost, (up_bytes, down_bytes)| Life { bot, join_time, lost, up_bytes, down_bytes };
+    let life_of =
+        |bot, join_time, lost, (up_bytes, down_bytes)| Life { bot, begin, join_time, lost, up_bytes, down_bytes };
     let mut bytes_of = (0, 0);
     let mut join_time = None;
     let mut connection = match come_in(&url, library, &mut bot, &mut stop).await {

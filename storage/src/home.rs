@@ -106,6 +106,15 @@ pub(crate) fn read(transaction: &mut Transaction, key: &[u8]) -> Result<Option<S
     }
 }
 
+/// The entity list in the value of a home that is kept whole; of one in parts nothing.
+pub(crate) fn unpack_value(value: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+    Ok(match decode(&[], value)? {
+        HomeRecord::Parts { .. } => None,
+        HomeRecord::Whole { head, stored } => Some(unpacked(&[], &head, stored)?),
+        HomeRecord::Version1(list) => Some(list.to_vec()),
+    })
+}
+
 fn decode<'v>(key: &[u8], value: &'v [u8]) -> Result<HomeRecord<'v>, Error> {
     HomeRecord::decode(value).map_err(|e| Error::decode(place(key), e))
 }

@@ -4,6 +4,7 @@ pub mod connect;
 pub mod determinism;
 pub mod disk_faults;
 pub mod fencing;
+pub mod hostile_clients;
 pub mod kill;
 pub mod planted;
 pub mod resume;
@@ -36,6 +37,11 @@ pub const PROOFS: &[Proof] = &[
         name: "connect",
         shows: "our client, matchbox_socket and Chromium connect at 2 % loss and 25 ms each way, through a relay that nothing passes by",
         run: connect::run,
+    },
+    Proof {
+        name: "hostile-clients",
+        shows: "attacks on every layer cost ordinary players nothing, and the shard neither memory nor an answer to strangers",
+        run: hostile_clients::run,
     },
     Proof {
         name: "determinism",

@@ -252,7 +252,7 @@ async fn a_player_in_chromium_walks_harvests_builds_and_survives_a_crash() {
     let (compared, corrected) = (count("compared"), count("corrected"));
     assert!(compared > 50 && corrected * 4 < compared, "{corrected} of {compared} steps had to be put right");
     // The panel says how much of the budget for motion that takes.
-    let motion = browser.evaluate("document.getElementById('status-motion').textContent").await;
+    let motion = page.0.evaluate("document.getElementById('status-motion').textContent").await;
     assert!(motion.as_str().is_some_and(|text| text.contains(" kB/s · ") && text.ends_with(" %")), "{motion}");
     let faults: Vec<_> =
         page.0.console().into_iter().filter(|(level, _)| level != "INFO" && level != "DEBUG").collect();

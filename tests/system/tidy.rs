@@ -47,6 +47,7 @@ const TOP: &[&str] = &[
     "bench",
     "clippy.toml",
     "deny.toml",
+    "fuzz",
     "launcher",
     "net",
     "rust-toolchain.toml",
@@ -58,8 +59,9 @@ const TOP: &[&str] = &[
     "tests",
 ];
 
-/// The crates at a foreign interface. They may not inherit a `forbid`, so they repeat the table with `deny`.
-const FOREIGN: &[&str] = &["storage/fdb/Cargo.toml", "storage/fdb-double/Cargo.toml"];
+/// The crates at a foreign interface. They may not inherit a `forbid`, so they repeat the table with `deny`. The fuzz targets, whose
+/// entry is called from C++, are a workspace of their own besides.
+const FOREIGN: &[&str] = &["fuzz/Cargo.toml", "storage/fdb/Cargo.toml", "storage/fdb-double/Cargo.toml"];
 
 /// The lint settings of a manifest, but for those about unsafe code.
 fn lints(manifest: &str, table: &str) -> BTreeSet<String> {

@@ -23,7 +23,7 @@ mod overlay;
 mod resolver;
 mod source;
 mod transaction;
-mod unix;
+pub(crate) mod unix;
 mod watch;
 
 use crate::disk::{Disk, RealDisk};

@@ -2,6 +2,7 @@
 
 pub mod conformance;
 pub mod crash;
+pub mod decoders;
 pub mod disk_faults;
 mod history;
 pub mod model;

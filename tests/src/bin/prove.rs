@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     let name = arguments.iter().find(|argument| !argument.starts_with("--"));
     let Some(proof) = name.and_then(|name| PROOFS.iter().find(|proof| proof.name == name)) else {
         for proof in PROOFS {
-            println!("{:<14}{}", proof.name, proof.shows);
+            println!("{:<16}{}", proof.name, proof.shows);
         }
         let asked_for_list = arguments.iter().any(|argument| argument == "--list");
         return if asked_for_list && name.is_none() { ExitCode::SUCCESS } else { ExitCode::from(2) };

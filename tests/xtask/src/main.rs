@@ -63,8 +63,17 @@ fn main() -> ExitCode {
 }
 
 /// Proofs whose short form is part of the tests.
-const SHORT_PROOFS: &[&str] =
-    &["determinism", "kill", "resume", "connect", "disk-faults", "planted-bugs", "fencing", "store-model"];
+const SHORT_PROOFS: &[&str] = &[
+    "determinism",
+    "kill",
+    "resume",
+    "connect",
+    "hostile-clients",
+    "disk-faults",
+    "planted-bugs",
+    "fencing",
+    "store-model",
+];
 
 fn test() -> Result<()> {
     let begin = Instant::now();

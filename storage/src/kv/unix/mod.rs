@@ -23,5 +23,15 @@ const COMMITS_IN_FLIGHT_MAX: usize = 1_024;
 /// Most bytes of commit messages of one connection in flight. One commit may always be.
 const COMMIT_BYTES_IN_FLIGHT_MAX: usize = 32 << 20;
 
+/// Is this a request, without its length?
+pub(crate) fn is_request(bytes: &[u8]) -> bool {
+    protocol::Request::decode(bytes).is_ok()
+}
+
+/// Is this an answer, without its length?
+pub(crate) fn is_answer(bytes: &[u8]) -> bool {
+    protocol::Answer::decode(bytes).is_ok()
+}
+
 #[cfg(test)]
 mod tests;
