@@ -91,18 +91,12 @@ fn test() -> Result<()> {
 }
 
 fn prove(name: Option<&str>, short: bool, list: bool) -> Result<()> {
-    // The short form uses what the tests have built; the long one is worth a release build.
+    // The short form uses what the tests have built; the long one is worth a release build. The whole workspace either way: of single
+    // packages cargo chooses other features of their dependencies, and compiles those again.
     let profile: &[&str] = if short || list { &[] } else { &["--release"] };
-    if !list {
-        run::cargo(
-            &[&["build", "--quiet", "--locked", "-p", "vsekai-shard", "-p", "vsekai-supervisor"], profile].concat(),
-        )?;
-    }
-    let mut arguments = vec!["run", "--quiet", "--locked", "-p", "vsekai-tests", "--bin", "prove"];
-    arguments.extend(profile);
-    arguments.push("--");
-    arguments.extend(name);
+    run::cargo(&[&["build", "--quiet", "--workspace", "--bins", "--locked"], profile].concat())?;
+    let mut arguments: Vec<&str> = name.into_iter().collect();
     arguments.extend(short.then_some("--short"));
     arguments.extend(list.then_some("--list"));
-    run::cargo(&arguments)
+    run::built("prove", !profile.is_empty(), &arguments)
 }

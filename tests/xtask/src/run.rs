@@ -33,6 +33,28 @@ pub fn cargo(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// Runs program `name` of the workspace, which cargo has built in the release profile or in the usual one.
+///
+/// # Errors
+/// When it cannot be started or does not end well.
+pub fn built(name: &str, release: bool, arguments: &[&str]) -> Result<()> {
+    // This program lies in the folder of the usual profile.
+    let own = std::env::current_exe().context("cannot tell where this program is")?;
+    let profiles = own.ancestors().nth(2).context("this program lies in no folder of cargo's")?;
+    let program = profiles.join(if release { "release" } else { "debug" }).join(name);
+    println!("xtask: {name} {}", arguments.join(" "));
+    let status = Command::new(&program)
+        .args(arguments)
+        .current_dir(root())
+        .stdin(Stdio::null())
+        .status()
+        .with_context(|| format!("cannot start {}", program.display()))?;
+    if !status.success() {
+        bail!("`{name} {}` failed ({status})", arguments.join(" "));
+    }
+    Ok(())
+}
+
 /// Runs cargo and gives back what it printed on standard output.
 ///
 /// # Errors
