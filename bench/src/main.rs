@@ -68,6 +68,9 @@ enum Command {
         /// Seconds to measure
         #[arg(long, default_value_t = 30)]
         seconds: u32,
+        /// New players appear within this distance of the origin, metres
+        #[arg(long, default_value_t = 150)]
+        spawn_radius_m: u32,
     },
     /// Many avatars in one small venue: bytes, and how fresh each one's picture of the others is
     Crowd {
@@ -246,7 +249,7 @@ fn main() -> ExitCode {
             replication::clients(&players, seconds, blind)
         }
         Command::Replication { players, seconds, transport: Transport::Webrtc, .. } => live::clients(&players, seconds),
-        Command::Latency { players, seconds } => latency::run(players, seconds),
+        Command::Latency { players, seconds, spawn_radius_m } => latency::run(players, seconds, spawn_radius_m),
         Command::Crowd { players, venue_m, seconds } => replication::crowd(players, venue_m, seconds),
         Command::Store(Store::Commits { seconds }) => store::commit_rates(seconds),
         Command::Store(Store::Flush { entities }) => store::flushes(entities),
