@@ -40,7 +40,7 @@ const BENCHES: &[Bench] = &[
         name: "replication",
         what: "server time, and bytes, with walking clients at 20 Hz, over WebRTC and over loopback",
         commands: &[
-            "replication --transport webrtc",
+            "replication --transport webrtc --players 100,300",
             "replication --players 100,300,600 --seconds 5",
             "replication --players 100,300,600,1000,2000 --seconds 5 --blind",
         ],
