@@ -1,6 +1,7 @@
 //! What all system tests share: waiting for a condition, programs that are to end, bots that play meanwhile, stored
 //! worlds, and file systems made for a test.
 
+use anyhow::{Result, ensure};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -331,4 +332,19 @@ pub fn udp_address(shard: &ShardProcess) -> std::net::SocketAddr {
 /// When there is none.
 pub fn udp_socket() -> UdpSocket {
     UdpSocket::bind("127.0.0.1:0").expect("a UDP port")
+}
+
+/// Every bot was served to its end: none lost its connection, each command had one result, and each bot did something.
+///
+/// # Errors
+/// The first bot of which that is not true.
+pub fn check_lives(lives: &[Life]) -> Result<()> {
+    for (number, life) in lives.iter().enumerate() {
+        let counts = &life.bot.counts;
+        ensure!(life.lost.is_none(), "bot {number} was lost: {:?}", life.lost);
+        ensure!(counts.failed == 0, "bot {number}: a command had no result");
+        ensure!(counts.unasked == 0, "bot {number}: {} results came twice or unasked", counts.unasked);
+        ensure!(life.bot.account.done > 0, "bot {number} did nothing");
+    }
+    Ok(())
 }

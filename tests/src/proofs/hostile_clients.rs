@@ -20,7 +20,7 @@ mod spoil;
 mod udp;
 
 use super::seed;
-use crate::harness::{Bots, Stored, eventually, resident_bytes, udp_address, udp_socket};
+use crate::harness::{Bots, Stored, check_lives, eventually, resident_bytes, udp_address, udp_socket};
 use anyhow::{Context, Result, ensure};
 use load::{Kind, Phase, Times, Usage};
 use mutant::Vice;
@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 use udp::{Exchange, Flood};
 use vsekai_bench::bot::Style;
 use vsekai_bench::process::ShardProcess;
-use vsekai_bench::webrtc::{self, Library, Life};
+use vsekai_bench::webrtc::{self, Library};
 
 const PATIENCE: Duration = Duration::from_secs(40);
 /// What the shard may hold more at any time of the attacks than before them. The door lets 600 unfinished handshakes of an address
@@ -167,17 +167,6 @@ fn prove(seed: u64, scale: Scale, short: bool) -> Result<String> {
 fn tail(log: &str) -> &str {
     let from = log.len().saturating_sub(2_000);
     &log[log.ceil_char_boundary(from)..]
-}
-
-fn check_lives(lives: &[Life]) -> Result<()> {
-    for (number, life) in lives.iter().enumerate() {
-        let counts = &life.bot.counts;
-        ensure!(life.lost.is_none(), "bot {number} was lost: {:?}", life.lost);
-        ensure!(counts.failed == 0, "bot {number}: a command had no result");
-        ensure!(counts.unasked == 0, "bot {number}: {} results came twice or unasked", counts.unasked);
-        ensure!(life.bot.account.done > 0, "bot {number} did nothing");
-    }
-    Ok(())
 }
 
 /// What came of the attacks but for times.

@@ -3,12 +3,12 @@
 //! were told.
 
 use super::seed;
-use crate::harness::{Stored, wait_for};
+use crate::harness::{Stored, check_lives, wait_for};
 use anyhow::{Context, Result, ensure};
 use std::time::{Duration, Instant};
 use vsekai_bench::bot::{Bot, Style};
 use vsekai_bench::process::ShardProcess;
-use vsekai_bench::webrtc::{Breaks, Library, Life, run_broken};
+use vsekai_bench::webrtc::{Breaks, Library, run_broken};
 
 /// A bot breaks off every 1.7 s on average, half a second of which it is away.
 const BREAK_INTERVAL: Duration = Duration::from_millis(1_800);
@@ -73,15 +73,4 @@ fn prove(seed: u64, players: usize, breaks_each: usize) -> Result<String> {
         played.as_secs_f64(),
         slowest.as_millis()
     ))
-}
-
-fn check_lives(lives: &[Life]) -> Result<()> {
-    for (number, life) in lives.iter().enumerate() {
-        let counts = &life.bot.counts;
-        ensure!(life.lost.is_none(), "bot {number} was lost: {:?}", life.lost);
-        ensure!(counts.failed == 0, "bot {number}: a command had no result");
-        ensure!(counts.unasked == 0, "bot {number}: {} results came twice or unasked", counts.unasked);
-        ensure!(life.bot.account.done > 0, "bot {number} did nothing");
-    }
-    Ok(())
 }
