@@ -3,6 +3,7 @@
 //! Bytes in by [`Client::receive`], bytes out by [`Client::take_outgoing`], what happened by [`Client::poll_event`]; the world as
 //! the client knows it is in [`Client::entity`] and [`Client::entities`].
 
+mod history;
 mod world;
 
 pub use world::KnownEntity;
@@ -191,18 +192,25 @@ impl Client {
     }
 
     /// An entity in view.
-    pub fn entity(&self, id: EntityId) -> Option<&KnownEntity> {
-        self.world.entities.get(&id)
+    pub fn entity(&self, id: EntityId) -> Option<KnownEntity<'_>> {
+        let (ground, player) = self.land();
+        self.world.entity(id, &ground, player)
     }
 
     /// Everything in view.
-    pub fn entities(&self) -> impl Iterator<Item = (EntityId, &KnownEntity)> {
-        self.world.entities.iter().map(|(id, entity)| (*id, entity))
+    pub fn entities(&self) -> impl Iterator<Item = (EntityId, KnownEntity<'_>)> {
+        let (ground, player) = self.land();
+        self.world.entities(ground, player)
     }
 
     /// The player's own entity, once it is known.
-    pub fn own(&self) -> Option<&KnownEntity> {
-        self.world.entities.get(&self.welcome.as_ref()?.player)
+    pub fn own(&self) -> Option<KnownEntity<'_>> {
+        self.entity(self.welcome.as_ref()?.player)
+    }
+
+    /// The land and whose eyes these are. Before the welcome nothing is in view.
+    fn land(&self) -> (Terrain, EntityId) {
+        self.welcome.as_ref().map_or((Terrain::new(0), EntityId::WORLD), |w| (Terrain::new(w.seed), w.player))
     }
 
     /// Tick of the newest message about the world.
@@ -340,8 +348,8 @@ impl Client {
             ServerMessage::View(payload) => {
                 let view = decode_view(&payload)?;
                 // A view before the welcome could not be understood: it does not say what land this is.
-                if let Some(welcome) = &self.welcome {
-                    self.world.take_view(&view, &Terrain::new(welcome.seed));
+                if self.welcome.is_some() {
+                    self.world.take_view(&view);
                 }
             }
         }
@@ -396,8 +404,8 @@ impl Client {
                 }
             }
             ServerDatagram::Motion { head, updates } => {
-                if let Some(welcome) = &self.welcome {
-                    self.world.take_motion(&head, &updates, &Terrain::new(welcome.seed), welcome.player);
+                if self.welcome.is_some() {
+                    self.world.take_motion(&head, &updates);
                 }
             }
         }

@@ -3,6 +3,8 @@
 
 use crate::porter::Ticket;
 use std::sync::Arc;
+use vsekai_schema::wire::CHANNEL_STATE;
+use vsekai_schema::wire::steps::is_movement;
 
 /// One connection, for as long as it lasts. Never reused by a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,6 +43,13 @@ pub enum TransportEvent {
         /// Why, for the log.
         reason: String,
     },
+}
+
+impl TransportEvent {
+    /// True when nothing comes of it before the next tick, so that nobody has to be woken for it.
+    pub fn can_wait(&self) -> bool {
+        matches!(self, TransportEvent::Message { channel: CHANNEL_STATE, bytes, .. } if is_movement(bytes))
+    }
 }
 
 /// What a transport stops before it costs the tick anything.

@@ -3,41 +3,57 @@
 //! Invariants: a value is never replaced by an older tick's; what has left comes back by a view only; bounded by what the
 //! shard says is in view, and by [`CHUNKS_IN_MIND_MAX`] chunks that left it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use super::history::History;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use vsekai_schema::id::{EntityId, Tag};
 use vsekai_schema::units::{ChunkKey, Position};
-use vsekai_schema::wire::motion::{Acks, HISTORY_TICKS, Motion, MotionHead, Update, widen};
+use vsekai_schema::wire::motion::{Acks, HISTORY_TICKS, Motion, MotionHead, OwnPose, Update, widen};
 use vsekai_schema::wire::view::{CHUNKS_IN_MIND_MAX, Operation, Place, View};
 use vsekai_sim::port::{Declared, Pose, Terrain};
 
-/// States kept of one slot.
-const STATES_MAX: usize = 128;
 /// Slots are looked through after so many packets.
 const SWEEP_PACKETS: u16 = 1_024;
 
-/// One entity as the client knows it: wire bytes by tag.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct KnownEntity {
-    components: BTreeMap<u16, (u64, Vec<u8>)>,
-    chunk: Option<ChunkKey>,
+/// One entity as the client knows it. What packets said of its place is looked up only when somebody asks.
+#[derive(Debug, Clone, Copy)]
+pub struct KnownEntity<'a> {
+    stored: &'a Stored,
+    /// The newest place that packets gave, when that is younger than the components.
+    moved: Option<Pose>,
 }
 
-impl KnownEntity {
+impl KnownEntity<'_> {
     /// A component, decoded. `None` when it has none, or it cannot be read.
     pub fn get<C: Declared>(&self) -> Option<C> {
-        C::read_wire(&self.components.get(&C::TAG)?.1).ok()
+        C::read_wire(&self.bytes(Tag(C::TAG))?).ok()
     }
 
     /// The wire bytes of a component.
-    pub fn bytes(&self, tag: Tag) -> Option<&[u8]> {
-        self.components.get(&tag.0).map(|(_, bytes)| &bytes[..])
+    pub fn bytes(&self, tag: Tag) -> Option<Cow<'_, [u8]>> {
+        if let Some(pose) = self.moved.filter(|_| tag.0 == Pose::TAG) {
+            let mut bytes = Vec::with_capacity(16);
+            pose.write_wire(&mut bytes);
+            return Some(Cow::Owned(bytes));
+        }
+        self.stored.components.get(&tag.0).map(|(_, bytes)| Cow::Borrowed(&bytes[..]))
     }
 
     /// The chunk that it stands in; `None` for what moves.
     pub fn chunk(&self) -> Option<ChunkKey> {
-        self.chunk
+        self.stored.chunk
     }
+}
 
+/// What views said of an entity: wire bytes by tag, with their tick.
+#[derive(Debug, Clone, Default)]
+struct Stored {
+    components: BTreeMap<u16, (u64, Vec<u8>)>,
+    chunk: Option<ChunkKey>,
+    slot: Option<u16>,
+}
+
+impl Stored {
     /// Newer values win: a view may arrive behind a packet that is younger.
     fn take(&mut self, tick: u64, tag: Tag, bytes: &[u8]) {
         let known = self.components.entry(tag.0).or_default();
@@ -53,30 +69,28 @@ impl KnownEntity {
             self.take(tick, *tag, bytes);
         }
     }
-
-    fn take_pose(&mut self, tick: u64, pose: Pose) {
-        let mut bytes = Vec::with_capacity(16);
-        pose.write_wire(&mut bytes);
-        self.take(tick, Tag(Pose::TAG), &bytes);
-    }
 }
 
 /// What packets say of one slot.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Slot {
     /// Who has it, and since which tick.
     holder: Option<(EntityId, u64)>,
-    /// States by tick, in rising order.
-    states: VecDeque<(u64, Motion)>,
+    /// Its newest state, and of which tick.
+    newest: Option<(u64, Motion)>,
 }
 
 /// What is known.
 #[derive(Debug, Default)]
 pub(super) struct KnownWorld {
-    pub(super) entities: BTreeMap<EntityId, KnownEntity>,
+    entities: BTreeMap<EntityId, Stored>,
     chunks: BTreeMap<ChunkKey, BTreeSet<EntityId>>,
-    in_mind: BTreeMap<ChunkKey, BTreeMap<EntityId, KnownEntity>>,
-    slots: BTreeMap<u16, Slot>,
+    in_mind: BTreeMap<ChunkKey, BTreeMap<EntityId, Stored>>,
+    /// By number; the shard gives out the lowest that are free.
+    slots: Vec<Slot>,
+    history: History,
+    /// The player's own state in the newest packet that had one.
+    own: Option<(u64, OwnPose)>,
     pub(super) acks: Option<Acks>,
     pub(super) newest_tick: u64,
     /// States that named one which the client did not have.
@@ -89,15 +103,45 @@ impl KnownWorld {
         KnownWorld { newest_tick: tick, ..KnownWorld::default() }
     }
 
-    /// Takes one view. `ground`: the land.
-    pub(super) fn take_view(&mut self, view: &View<'_>, ground: &Terrain) {
+    /// An entity in view. `ground`: the land; `player`: whose own pose packets hold.
+    pub(super) fn entity(&self, id: EntityId, ground: &Terrain, player: EntityId) -> Option<KnownEntity<'_>> {
+        self.entities.get(&id).map(|stored| self.known(id, stored, ground, player))
+    }
+
+    /// Everything in view, in rising order of id.
+    pub(super) fn entities(
+        &self,
+        ground: Terrain,
+        player: EntityId,
+    ) -> impl Iterator<Item = (EntityId, KnownEntity<'_>)> {
+        self.entities.iter().map(move |(id, stored)| (*id, self.known(*id, stored, &ground, player)))
+    }
+
+    fn known<'a>(&'a self, id: EntityId, stored: &'a Stored, ground: &Terrain, player: EntityId) -> KnownEntity<'a> {
+        let told = stored.components.get(&Pose::TAG).map_or(0, |(tick, _)| *tick);
+        let moved = if id == player {
+            self.own.filter(|(tick, _)| *tick >= told).map(|(_, own)| {
+                let y = own.y.unwrap_or_else(|| ground.height(own.x, own.z));
+                Pose { position: Position { x: own.x, y, z: own.z }, yaw: own.yaw }
+            })
+        } else {
+            let slot = stored.slot.and_then(|slot| self.slots.get(usize::from(slot)));
+            let slot = slot.filter(|slot| slot.holder.is_some_and(|(holder, _)| holder == id));
+            let newest = slot.and_then(|slot| slot.newest.filter(|(at, _)| *at >= slot.since()));
+            newest.filter(|(at, _)| *at >= told).map(|(_, motion)| pose_of(motion, ground))
+        };
+        KnownEntity { stored, moved }
+    }
+
+    /// Takes one view.
+    pub(super) fn take_view(&mut self, view: &View<'_>) {
         self.newest_tick = self.newest_tick.max(view.tick);
         for operation in &view.operations {
-            self.take_operation(view.tick, operation, ground);
+            self.take_operation(view.tick, operation);
         }
     }
 
-    fn take_operation(&mut self, tick: u64, operation: &Operation<'_>, ground: &Terrain) {
+    fn take_operation(&mut self, tick: u64, operation: &Operation<'_>) {
         match operation {
             Operation::Introduce { id, place, components, .. } => {
                 let entity = self.entities.entry(*id).or_default();
@@ -108,12 +152,8 @@ impl KnownWorld {
                         self.chunks.entry(*key).or_default().insert(*id);
                     }
                     Place::Slot(slot) => {
-                        let slot = self.slots.entry(*slot).or_default();
-                        slot.holder = Some((*id, tick));
-                        // Packets may have been faster.
-                        if let Some((at, motion)) = slot.states.back().filter(|(at, _)| *at >= tick) {
-                            entity.take_pose(*at, pose_of(*motion, ground));
-                        }
+                        entity.slot = Some(*slot);
+                        slot_of(&mut self.slots, *slot).holder = Some((*id, tick));
                     }
                     Place::Own => {}
                 }
@@ -153,49 +193,38 @@ impl KnownWorld {
         tick
     }
 
-    /// Takes one motion packet. `ground`: the land; `player`: whose own pose the packet may hold.
-    pub(super) fn take_motion(
-        &mut self,
-        head: &MotionHead,
-        updates: &[(u16, Update)],
-        ground: &Terrain,
-        player: EntityId,
-    ) {
+    /// Takes one motion packet.
+    pub(super) fn take_motion(&mut self, head: &MotionHead, updates: &[(u16, Update)]) {
         let tick = self.note_packet(head);
         if let Some(own) = head.own
-            && let Some(entity) = self.entities.get_mut(&player)
+            && self.own.is_none_or(|(known, _)| known <= tick)
         {
-            let y = own.y.unwrap_or_else(|| ground.height(own.x, own.z));
-            entity.take_pose(tick, Pose { position: Position { x: own.x, y, z: own.z }, yaw: own.yaw });
+            self.own = Some((tick, own));
         }
         if head.number.is_multiple_of(SWEEP_PACKETS) {
             self.sweep();
         }
-        for (number, update) in updates {
-            let slot = self.slots.entry(*number).or_default();
-            let Some(motion) = slot.resolve(tick, *update) else {
-                self.undecodable += 1;
-                continue;
-            };
-            let is_newest = slot.note(tick, motion);
-            if let Some((id, since)) = slot.holder
-                && is_newest
-                && since <= tick
-                && let Some(entity) = self.entities.get_mut(&id)
-            {
-                entity.take_pose(tick, pose_of(motion, ground));
+        let KnownWorld { slots, history, undecodable, .. } = self;
+        history.take(tick, updates, |number, state| match state {
+            Some(motion) => {
+                let slot = slot_of(slots, number);
+                if slot.newest.is_none_or(|(known, _)| known <= tick) {
+                    slot.newest = Some((tick, motion));
+                }
             }
-        }
+            None => *undecodable += 1,
+        });
     }
 
     /// Forgets the slots that nobody has any more, now and then.
     fn sweep(&mut self) {
         let oldest = self.newest_tick.saturating_sub(u64::from(HISTORY_TICKS));
-        let entities = &self.entities;
-        self.slots.retain(|_, slot| {
-            slot.holder.is_some_and(|(id, _)| entities.contains_key(&id))
-                || slot.states.back().is_some_and(|(tick, _)| *tick >= oldest)
-        });
+        for slot in &mut self.slots {
+            let is_held = slot.holder.is_some_and(|(id, _)| self.entities.contains_key(&id));
+            if !is_held && slot.newest.is_none_or(|(tick, _)| tick < oldest) {
+                *slot = Slot::default();
+            }
+        }
     }
 
     fn remove(&mut self, id: EntityId) {
@@ -208,34 +237,18 @@ impl KnownWorld {
 }
 
 impl Slot {
-    /// The state that `update` in a packet of `tick` stands for; `None` when it names one that never came.
-    fn resolve(&self, tick: u64, update: Update) -> Option<Motion> {
-        match update {
-            Update::Absolute(motion) => Some(motion),
-            Update::Since { age, step } => {
-                let base = tick.checked_sub(u64::from(age))?;
-                let (_, motion) = self.states.iter().rev().find(|(at, _)| *at == base)?;
-                Some(step.from(*motion))
-            }
-        }
+    /// From which tick on its states are the holder's.
+    fn since(&self) -> u64 {
+        self.holder.map_or(0, |(_, since)| since)
     }
+}
 
-    /// Keeps a state; true when it is the newest.
-    fn note(&mut self, tick: u64, motion: Motion) -> bool {
-        // Nearly always it is the newest.
-        let is_newest = self.states.back().is_none_or(|(known, _)| *known < tick);
-        let at = if is_newest { self.states.len() } else { self.states.partition_point(|(known, _)| *known < tick) };
-        if self.states.get(at).is_some_and(|(known, _)| *known == tick) {
-            self.states[at].1 = motion;
-        } else {
-            self.states.insert(at, (tick, motion));
-        }
-        let oldest = self.states.back().map_or(0, |(newest, _)| newest.saturating_sub(u64::from(HISTORY_TICKS)));
-        while self.states.len() > STATES_MAX || self.states.front().is_some_and(|(known, _)| *known < oldest) {
-            self.states.pop_front();
-        }
-        self.states.back().is_some_and(|(newest, _)| *newest == tick)
+fn slot_of(slots: &mut Vec<Slot>, number: u16) -> &mut Slot {
+    let number = usize::from(number);
+    if number >= slots.len() {
+        slots.resize(number + 1, Slot::default());
     }
+    &mut slots[number]
 }
 
 fn pose_of(motion: Motion, ground: &Terrain) -> Pose {

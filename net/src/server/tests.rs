@@ -228,7 +228,12 @@ impl Scene {
                     let found = Motion { y: None, ..Motion::of(pose.position, pose.yaw, true) };
                     assert_eq!(Some(found), view.motion(id), "client {number}, mover {id}");
                 } else {
-                    assert_eq!(entity.bytes(tag), Some(bytes), "client {number}, entity {id}, component {}", tag.0);
+                    assert_eq!(
+                        entity.bytes(tag).as_deref(),
+                        Some(bytes),
+                        "client {number}, entity {id}, component {}",
+                        tag.0
+                    );
                 }
             });
         }
@@ -323,7 +328,7 @@ fn others_see_what_is_public_and_only_the_owner_sees_the_inventory() {
     let anna_id = scene.player(anna);
     scene.until("bert to see anna", |scene| scene.clients[bert].1.entity(anna_id).is_some());
     assert!(scene.clients[anna].1.own().unwrap().get::<Inventory>().is_some());
-    let seen = scene.clients[bert].1.entity(anna_id).unwrap().clone();
+    let seen = scene.clients[bert].1.entity(anna_id).unwrap();
     assert!(seen.get::<Pose>().is_some());
     assert_eq!(seen.get::<vsekai_sim::player::Player>().unwrap().name, "anna-token");
     assert!(seen.get::<Inventory>().is_none(), "an inventory is nobody else's business");

@@ -39,6 +39,9 @@ const PACKETS_PER_TURN: usize = 64;
 const COMMANDS_PER_TURN: usize = 64;
 /// Signalling messages handled in one turn; a handshake is the dearest of all.
 const CONTROLS_PER_TURN: usize = 4;
+/// Between two turns that found nothing left passes at least this time, so that packets are taken by the dozen: waking for each one costs
+/// about as much as serving it.
+const TURN_MIN: Duration = Duration::from_micros(250);
 /// Largest UDP packet that is read whole; WebRTC stays below 1,500 bytes.
 const PACKET_BYTES_MAX: usize = 2_048;
 /// Addresses that one peer may be seen at: a phone changes its network now and then, and browsers try all their interfaces.
@@ -221,6 +224,7 @@ impl Worker {
     ) {
         let mut stop_deadline = None;
         loop {
+            let turned = Instant::now();
             let mut busy = self.receive();
             for _ in 0..CONTROLS_PER_TURN {
                 let Ok(control) = controls.try_recv() else {
@@ -273,6 +277,8 @@ impl Worker {
                 }
                 () = sleep_until(self.next_wake(stop_deadline).into()) => {}
             }
+            // Nobody else lives on this thread, and the runtime's own timer knows whole milliseconds only.
+            std::thread::sleep((turned + TURN_MIN).saturating_duration_since(Instant::now()));
         }
     }
 

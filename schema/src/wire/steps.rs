@@ -88,6 +88,14 @@ fn read_step(reader: &mut Reader<'_>, sequence: u32) -> Result<MoveInput, Decode
     Ok(MoveInput { sequence, direction_x, direction_z, yaw, sprint })
 }
 
+/// True of a client's datagram that asks for nothing before the next tick: movement, and what it acknowledges. Looks at the first byte
+/// only.
+pub fn is_movement(datagram: &[u8]) -> bool {
+    // `ClientDatagram::Move`: postcard writes the number of the variant first.
+    const MOVE: u8 = 0;
+    matches!(datagram.first(), Some(&(MOVE | CLIENT_STEPS)))
+}
+
 /// The shard's datagram about a client's steps: which it took last, and how many ticks before their turn they come.
 pub fn write_steps_feedback(taken: u32, slack: i8) -> Vec<u8> {
     let mut out = vec![SERVER_STEPS];
@@ -115,6 +123,8 @@ pub fn decode_steps_feedback(datagram: &[u8]) -> Option<Result<(u32, i8), Decode
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::pose::write_client_pose;
+    use crate::wire::{ClientDatagram, encode};
     use proptest::prelude::*;
 
     fn steps(newest: u32, directions: &[(i8, i8, u16, bool)]) -> Vec<MoveInput> {
@@ -151,6 +161,15 @@ mod tests {
                 let _ = (decode_steps(&bytes), decode_steps_feedback(&bytes));
             }
         }
+    }
+
+    #[test]
+    fn movement_is_told_from_what_must_be_answered() {
+        let steps = steps(7, &[(1, 0, 0, false)]);
+        let moves = ClientDatagram::Move { step: steps[0], acks: None };
+        assert!(is_movement(&encode(&moves)) && is_movement(&write_steps(&steps)));
+        let ping = ClientDatagram::Ping { nonce: 0, acks: None };
+        assert!(!is_movement(&encode(&ping)) && !is_movement(&write_client_pose(&[0])) && !is_movement(&[]));
     }
 
     #[test]

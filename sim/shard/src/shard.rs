@@ -15,9 +15,9 @@ use crate::token;
 use anyhow::{Context, Result, bail};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -54,10 +54,26 @@ const FAREWELL_MAX: Duration = Duration::from_secs(2);
 /// A loop that is behind by more than this many ticks gives them up rather than run ever faster.
 const TICKS_BEHIND_MAX: u32 = 5;
 
-enum Event {
-    Transport(TransportEvent),
-    /// Something is in [`Mailbox`].
-    Mail,
+/// Between two turns of the loop that somebody asked for passes at least this time: what comes meanwhile is taken together, and answered
+/// together. It is all that it may add to a pose or a result.
+const TURN_MIN: Duration = Duration::from_micros(500);
+
+/// Transport events taken in one turn, so that the tick is not late for them.
+const EVENTS_PER_TURN: usize = 4_096;
+
+/// Wakes the loop. What comes of an event only at the next tick does without: a wake costs as much as ten movements.
+#[derive(Clone)]
+struct Bell(Thread);
+
+impl Bell {
+    /// Of the calling thread, which runs the loop.
+    fn here() -> Bell {
+        Bell(std::thread::current())
+    }
+
+    fn ring(&self) {
+        self.0.unpark();
+    }
 }
 
 /// What storage and the operator said last. Kept apart from the event queue, so that a flood of packets cannot crowd it out.
@@ -93,10 +109,11 @@ pub fn run(config: Config) -> Result<()> {
     let porter = Arc::new(token::porter(&config.tokens)?);
     let bans = Arc::new(Bans::load(Arc::clone(&porter), config.bans_file.clone())?);
     let (sender, events) = mpsc::sync_channel(EVENTS_MAX);
-    let webrtc = start_webrtc(&config, sender.clone())?;
+    let bell = Bell::here();
+    let webrtc = start_webrtc(&config, sender, bell.clone())?;
 
     let mailbox = Arc::new(Mutex::new(Mailbox::default()));
-    let (storage, simulation, recovered) = open_world(&config, &content, &mailbox, sender.clone())?;
+    let (storage, simulation, recovered) = open_world(&config, &content, &mailbox, bell.clone())?;
     let recovered = recovered.map(|(frame, state_hash, entities)| Recovered {
         frame,
         state_hash: format!("{state_hash:016x}"),
@@ -167,7 +184,7 @@ pub fn run(config: Config) -> Result<()> {
         let _inside = runtime.enter();
         Signals::listen().context("cannot listen for signals")?
     };
-    runtime.spawn(signals.await_one(mailbox, sender));
+    runtime.spawn(signals.await_one(mailbox, bell));
     let udp: Vec<String> = webrtc.local_addresses().iter().map(ToString::to_string).collect();
     let udp = udp.join(",");
     tracing::info!(content = content_origin, udp = %udp, "shard runs at {} Hz", config.simulation.tick_hz);
@@ -225,8 +242,15 @@ pub fn restore_for_reading(config: &Config) -> Result<Simulation> {
     Ok(simulation)
 }
 
-fn start_webrtc(config: &Config, sender: SyncSender<Event>) -> Result<WebRtcServer> {
-    let sink = Arc::new(move |event| sender.try_send(Event::Transport(event)).is_ok());
+fn start_webrtc(config: &Config, sender: SyncSender<TransportEvent>, bell: Bell) -> Result<WebRtcServer> {
+    let sink = Arc::new(move |event: TransportEvent| {
+        let can_wait = event.can_wait();
+        let taken = sender.try_send(event).is_ok();
+        if !can_wait {
+            bell.ring();
+        }
+        taken
+    });
     WebRtcServer::start(config.webrtc.clone(), sink).context("cannot start WebRTC")
 }
 
@@ -242,14 +266,13 @@ impl Signals {
         Ok(Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    async fn await_one(mut self, mailbox: Arc<Mutex<Mailbox>>, sender: SyncSender<Event>) {
+    async fn await_one(mut self, mailbox: Arc<Mutex<Mailbox>>, bell: Bell) {
         let reason = tokio::select! {
             _ = self.interrupt.recv() => "interrupted",
             _ = self.terminate.recv() => "terminated",
         };
         mailbox.lock().unwrap_or_else(PoisonError::into_inner).stop = Some(reason);
-        // A full queue means that the loop is awake and will look into the mailbox anyway.
-        let _ = sender.try_send(Event::Mail);
+        bell.ring();
     }
 }
 
@@ -260,7 +283,7 @@ fn open_world(
     config: &Config,
     content: &ContentFiles,
     mailbox: &Arc<Mutex<Mailbox>>,
-    sender: SyncSender<Event>,
+    bell: Bell,
 ) -> Result<(Storage, Simulation, Option<Found>)> {
     let letters = Arc::clone(mailbox);
     let sink = Arc::new(move |event| {
@@ -271,8 +294,7 @@ fn open_world(
             StorageEvent::Failed(why) => mailbox.failed = Some(why),
         }
         drop(mailbox);
-        // A full queue means that the loop is awake and will look into the mailbox anyway.
-        let _ = sender.try_send(Event::Mail);
+        bell.ring();
     });
     let Opened { storage, world } = Storage::open(config.storage.clone(), sink)?;
     if let Some(world) = world {
@@ -333,28 +355,24 @@ struct Shard {
 }
 
 impl Shard {
-    fn run_loop(&mut self, events: &Receiver<Event>) -> Result<&'static str> {
+    fn run_loop(&mut self, events: &Receiver<TransportEvent>) -> Result<&'static str> {
         let interval = Duration::from_secs(1) / self.simulation.tick_hz();
         let mut next_tick = Instant::now() + interval;
         let mut next_second = Instant::now();
+        let mut turned = Instant::now();
+        let mut is_behind = false;
         loop {
-            let wait = next_tick.saturating_duration_since(Instant::now());
-            let first = if wait.is_zero() {
-                events.try_recv().ok()
-            } else {
-                match events.recv_timeout(wait) {
-                    Ok(event) => Some(event),
-                    Err(RecvTimeoutError::Timeout) => None,
-                    Err(RecvTimeoutError::Disconnected) => bail!("all event sources are gone"),
-                }
-            };
-            // What has piled up is taken together, but never so much that the tick is late.
-            for event in first.into_iter().chain(events.try_iter().take(4_096)) {
-                match event {
-                    Event::Transport(event) => self.server.receive(self.started.elapsed(), event),
-                    Event::Mail => {}
-                }
+            if !is_behind {
+                std::thread::park_timeout(next_tick.saturating_duration_since(Instant::now()));
+                std::thread::sleep((turned + TURN_MIN).min(next_tick).saturating_duration_since(Instant::now()));
             }
+            turned = Instant::now();
+            let mut taken = 0;
+            for event in events.try_iter().take(EVENTS_PER_TURN) {
+                self.server.receive(self.started.elapsed(), event);
+                taken += 1;
+            }
+            is_behind = taken == EVENTS_PER_TURN;
             if let Some(reason) = self.read_mailbox()? {
                 return Ok(reason);
             }
