@@ -16,7 +16,7 @@ use vsekai_sim::port::{Declared, Pose, Terrain};
 const SWEEP_PACKETS: u16 = 1_024;
 
 /// One entity as the client knows it. What packets said of its place is looked up only when somebody asks.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KnownEntity<'a> {
     stored: &'a Stored,
     /// The newest place that packets gave, when that is younger than the components.
@@ -46,7 +46,7 @@ impl KnownEntity<'_> {
 }
 
 /// What views said of an entity: wire bytes by tag, with their tick.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Stored {
     components: BTreeMap<u16, (u64, Vec<u8>)>,
     chunk: Option<ChunkKey>,

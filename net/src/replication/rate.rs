@@ -10,11 +10,13 @@ const LOSS_MAX: f64 = 0.05;
 const QUEUE_MS: f64 = 100.0;
 /// What is left over of a budget is good for so long, seconds.
 const BURST_S: f64 = 0.1;
+/// Views may take so much of a second's budget from motion; what they have beyond comes on top, since neither may stop the other.
+const VIEWS_PART: f64 = 1.0 / 4.0;
 
 /// One client's budget. Time is in ticks.
 ///
 /// Invariant: no second, wherever it begins, has more bytes than the configured budget, as long as nobody spends more than
-/// [`Rate::earn`] said.
+/// [`Rate::earn`] said and views take no more than a quarter.
 #[derive(Debug)]
 pub(super) struct Rate {
     tick_ms: f64,
@@ -25,6 +27,9 @@ pub(super) struct Rate {
     /// What went out in the last second: tick and bytes; and their sum.
     spent: VecDeque<(u32, u32)>,
     spent_sum: u32,
+    /// The same of views.
+    views: VecDeque<(u32, u32)>,
+    views_sum: u32,
     round_trip: f64,
     shortest: f64,
     acked: u32,
@@ -43,6 +48,8 @@ impl Rate {
             tokens: 0.0,
             spent: VecDeque::new(),
             spent_sum: 0,
+            views: VecDeque::new(),
+            views_sum: 0,
             round_trip: 0.0,
             shortest: f64::INFINITY,
             acked: 0,
@@ -57,10 +64,22 @@ impl Rate {
         let most = (self.bytes_per_s * BURST_S).max(per_tick * f64::from(ticks));
         self.tokens = (self.tokens + per_tick * f64::from(ticks)).min(most);
         let second = self.second();
-        while let Some((_, bytes)) = self.spent.pop_front_if(|(tick, _)| *tick + second <= now) {
-            self.spent_sum -= bytes;
+        for (list, sum) in [(&mut self.spent, &mut self.spent_sum), (&mut self.views, &mut self.views_sum)] {
+            while let Some((_, bytes)) = list.pop_front_if(|(tick, _)| *tick + second <= now) {
+                *sum -= bytes;
+            }
         }
-        self.tokens.min(self.most - f64::from(self.spent_sum))
+        let views = f64::from(self.views_sum).min(self.most * VIEWS_PART);
+        self.tokens.min(self.most - views - f64::from(self.spent_sum))
+    }
+
+    /// So many bytes of views went out in tick `now`: they share the line with motion.
+    pub(super) fn spend_views(&mut self, bytes: usize, now: u32) {
+        self.views_sum += bytes as u32;
+        match self.views.back_mut() {
+            Some((tick, sum)) if *tick == now => *sum += bytes as u32,
+            _ => self.views.push_back((now, bytes as u32)),
+        }
     }
 
     /// So many went out in tick `now`.
@@ -162,6 +181,22 @@ mod tests {
             rate.earn(1, now);
         }
         assert_eq!(rate.earn(1, 53), 2_000.0);
+    }
+
+    #[test]
+    fn views_take_up_to_a_quarter_from_motion() {
+        let second = |views: usize| {
+            let mut rate = Rate::new(20_000.0, 20);
+            let mut spent = 0;
+            for now in 1..=100 {
+                rate.spend_views(views, now);
+                let room = rate.earn(1, now).max(0.0) as usize;
+                rate.spend(room, now);
+                spent += if now > 80 { room } else { 0 };
+            }
+            spent
+        };
+        assert_eq!([second(0), second(100), second(250), second(100_000)], [20_000, 18_000, 15_000, 15_000]);
     }
 
     #[test]

@@ -71,6 +71,8 @@ pub struct Viewer {
     entity_bits: f64,
     sent_at: u32,
     sent_input: u32,
+    /// Of the update under way.
+    now: u32,
     view: ViewWriter,
     /// Emptied lists of packets that arrived, for the next ones.
     spare: Vec<Vec<u16>>,
@@ -149,6 +151,7 @@ impl Viewer {
             entity_bits: ENTITY_BITS,
             sent_at: 0,
             sent_input: 0,
+            now: 0,
             view: ViewWriter::default(),
             spare: Vec::new(),
         }
@@ -207,6 +210,7 @@ impl Viewer {
         send: &mut dyn FnMut(Delivery, Vec<u8>),
     ) {
         let tick = shared.output.frame;
+        self.now = shared.now;
         self.tell_changes(shared, send);
         if !self.introduced {
             self.introduced = true;
@@ -250,7 +254,9 @@ impl Viewer {
             if own && !told.gone && shared.view.write(told.id, wanted, &mut belongings) {
                 let mut view = ViewWriter::default();
                 view.change(told.id, &belongings);
-                send(Delivery::WhenDurable, encode(&ServerMessage::View(view.finish(tick))));
+                let message = encode(&ServerMessage::View(view.finish(tick)));
+                self.rate.spend_views(message.len(), self.now);
+                send(Delivery::WhenDurable, message);
             }
         }
     }
@@ -551,7 +557,9 @@ impl Viewer {
 
     fn flush(&mut self, tick: u64, send: &mut dyn FnMut(Delivery, Vec<u8>)) {
         if !self.view.is_empty() {
-            send(Delivery::Reliable, encode(&ServerMessage::View(self.view.finish(tick))));
+            let message = encode(&ServerMessage::View(self.view.finish(tick)));
+            self.rate.spend_views(message.len(), self.now);
+            send(Delivery::Reliable, message);
         }
     }
 }
