@@ -54,6 +54,14 @@ impl ShardProcess {
     /// # Errors
     /// When it ends instead; the text has its last line.
     pub fn start_at(http: &str, data: &Path, arguments: &[&str]) -> Result<Self> {
+        ShardProcess::start_in(http, data, arguments, &[])
+    }
+
+    /// The same with more in its environment.
+    ///
+    /// # Errors
+    /// When it ends instead; the text has its last line.
+    pub fn start_in(http: &str, data: &Path, arguments: &[&str], environment: &[(&str, &Path)]) -> Result<Self> {
         let folder = tempfile::tempdir().context("cannot make a folder for the shard's log")?;
         let errors = folder.path().join("stderr.log");
         let begin = Instant::now();
@@ -61,6 +69,7 @@ impl ShardProcess {
             .args(["run", "--http", http, "--data"])
             .arg(data)
             .args(arguments)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(std::fs::File::create(&errors).context("cannot make the shard's log")?)

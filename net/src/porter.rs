@@ -65,6 +65,9 @@ pub enum Turned {
     /// An operator banned the player.
     #[error("banned: {0}")]
     Banned(String),
+    /// The shard is about to end: who is in may stay until then, nobody else comes in.
+    #[error("the shard lets nobody in any more: {0}")]
+    Closed(String),
 }
 
 impl Turned {
@@ -74,6 +77,7 @@ impl Turned {
             Turned::Banned(_) => Refusal::Banned,
             Turned::NoSession => Refusal::NotResumable,
             Turned::TooMany => Refusal::ServerFull,
+            Turned::Closed(_) => Refusal::ShuttingDown,
             Turned::NothingShown | Turned::Token(_) | Turned::Spent | Turned::Other => Refusal::BadToken,
         }
     }
@@ -100,6 +104,8 @@ struct Books {
     sessions_opened: u64,
     bans: BTreeMap<PlayerKey, String>,
     turned_away: u64,
+    /// Why nobody comes in any more.
+    closed: Option<String>,
 }
 
 impl Porter {
@@ -142,6 +148,9 @@ impl Porter {
             return Err(Turned::Other);
         }
         let books = self.books();
+        if let Some(reason) = &books.closed {
+            return Err(Turned::Closed(reason.clone()));
+        }
         if books.spent.contains(&(claims.expires_s, claims.id)) {
             return Err(Turned::Spent);
         }
@@ -194,6 +203,11 @@ impl Porter {
         let player = books.sessions.get(&secret).copied().ok_or(Turned::NoSession)?;
         books.not_banned(player)?;
         Ok(player)
+    }
+
+    /// From now on nobody comes in. Who lost the connection may still come back.
+    pub fn close(&self, reason: &str) {
+        self.books().closed = Some(reason.chars().take(REASON_CHARS_MAX).collect());
     }
 
     /// Bans a player, or changes the reason.
@@ -285,6 +299,18 @@ mod tests {
         claims.id = [255; 16];
         assert_eq!(porter.spend(at(0), &claims), Err(Turned::TooMany));
         assert_eq!(porter.spend(at(LIFETIME_S_MAX), &claims), Ok(()));
+    }
+
+    #[test]
+    fn when_it_is_closed_only_those_who_were_in_come_back() {
+        let porter = porter();
+        let token = porter.issue(at(0), ANNA, [1; 16], MINUTE);
+        let secret = porter.open_session(ANNA);
+        porter.close("moving house");
+        let turned = porter.look(at(0), Shown::Token(&token)).unwrap_err();
+        assert_eq!((turned.refusal(), turned.to_string().ends_with("moving house")), (Refusal::ShuttingDown, true));
+        assert_eq!(porter.read(at(0), None, &token), Err(Turned::Closed("moving house".into())));
+        assert_eq!(porter.find(None, secret), Ok(ANNA));
     }
 
     #[test]

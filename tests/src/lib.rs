@@ -4,3 +4,4 @@ pub mod browser;
 pub mod harness;
 pub mod proofs;
 pub mod relay;
+pub mod supervised;

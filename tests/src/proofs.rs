@@ -8,6 +8,7 @@ pub mod hostile_clients;
 pub mod kill;
 pub mod planted;
 pub mod resume;
+pub mod shard_crash;
 pub mod store_model;
 
 /// A proof by name: what it shows, and how to run it. The text it returns are its figures.
@@ -67,6 +68,11 @@ pub const PROOFS: &[Proof] = &[
         name: "store-model",
         shows: "random concurrent transactions are strictly serialisable on every store, with faults and without",
         run: store_model::run,
+    },
+    Proof {
+        name: "shard-crash",
+        shows: "a supervised shard that is killed under building bots ticks again at once: nothing lost, nothing doubled",
+        run: shard_crash::run,
     },
 ];
 

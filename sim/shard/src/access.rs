@@ -3,6 +3,7 @@
 use crate::http::{Shared, is_operator, locked};
 use crate::token;
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{ConnectInfo, Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
@@ -20,6 +21,8 @@ use vsekai_schema::wire::Refusal;
 
 /// Most bytes of a request's body.
 pub const BODY_BYTES_MAX: usize = 4 * 1024;
+/// Longest time between a drain's beginning and the shard's end, seconds.
+const DRAIN_S_MAX: u32 = 3_600;
 /// Orders of operators that wait for the tick loop.
 const ORDERS_MAX: usize = 64;
 /// Addresses whose tokens are counted. Beyond it, those are forgotten that could have all at once again.
@@ -91,7 +94,7 @@ pub fn shown<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Shown<'a> {
 pub fn turned_away(turned: &Turned) -> Response {
     let code = match turned {
         Turned::Banned(_) => StatusCode::FORBIDDEN,
-        Turned::TooMany => StatusCode::SERVICE_UNAVAILABLE,
+        Turned::TooMany | Turned::Closed(_) => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::UNAUTHORIZED,
     };
     (code, format!("{turned}\n")).into_response()
@@ -224,6 +227,44 @@ pub async fn bans(
     State(shared): State<Shared>,
 ) -> Response {
     if is_operator(address, &headers) { no_store(&json!(shared.bans.all())) } else { for_operators() }
+}
+
+/// What `POST /api/drain` may be told; all of it may be left out.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DrainRequest {
+    /// Seconds that players may still play, up to [`DRAIN_S_MAX`].
+    after_s: u32,
+    /// What those are told who want to come in meanwhile.
+    reason: String,
+}
+
+/// `POST /api/drain`: lets nobody in any more and ends the shard, as a signal would: players are told, the state goes into the store.
+pub async fn drain(
+    ConnectInfo(address): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    State(shared): State<Shared>,
+    body: Bytes,
+) -> Response {
+    if !is_operator(address, &headers) {
+        return for_operators();
+    }
+    let request = if body.is_empty() { Ok(DrainRequest::default()) } else { serde_json::from_slice(&body) };
+    let DrainRequest { after_s, reason } = match request {
+        Ok(request) => request,
+        Err(error) => return (StatusCode::BAD_REQUEST, format!("the body: {error}\n")).into_response(),
+    };
+    if after_s > DRAIN_S_MAX || reason.chars().count() > REASON_CHARS_MAX {
+        let text = format!("after_s is at most {DRAIN_S_MAX}, reason has at most {REASON_CHARS_MAX} characters\n");
+        return (StatusCode::BAD_REQUEST, text).into_response();
+    }
+    shared.porter.close(if reason.is_empty() { "it is about to end" } else { &reason });
+    tracing::info!(after_s, reason, "draining");
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(after_s.into())).await;
+        locked(&shared.mailbox).stop("drained");
+    });
+    (StatusCode::ACCEPTED, Json(json!({ "stops_after_s": after_s }))).into_response()
 }
 
 /// `GET /api/players`.

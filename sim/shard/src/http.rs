@@ -3,6 +3,7 @@
 use crate::access::{self, TokenRates};
 use crate::bans::Bans;
 use crate::config::{IceServer, TokenConfig};
+use crate::heartbeat::TickNumber;
 use crate::shard::Mailbox;
 use crate::status::Status;
 use axum::Router;
@@ -15,6 +16,7 @@ use axum::routing::{delete, get, post};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -46,6 +48,8 @@ pub struct Shared {
     pub token_rates: Arc<Mutex<TokenRates>>,
     /// STUN and TURN servers.
     pub ice_servers: Arc<Vec<IceServer>>,
+    /// Counts the loop's ticks.
+    pub turns: TickNumber,
     /// Most motion that one client is told.
     pub motion_kbit_s: u32,
 }
@@ -79,6 +83,7 @@ pub fn router(shared: Shared) -> Router {
         .route("/api/connect", get(access::connect))
         .route("/api/players", get(access::players))
         .route("/api/kick", post(access::kick))
+        .route("/api/drain", post(access::drain))
         .route("/api/ban", post(access::ban))
         .route("/api/ban/{player}", delete(access::unban))
         .route("/api/bans", get(access::bans))
@@ -165,7 +170,7 @@ async fn health(State(shared): State<Shared>) -> Response {
         let text = format!("the world stands still at tick {}: {reason}\n", status.tick);
         return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
     }
-    format!("ok, tick {}\n", status.tick).into_response()
+    format!("ok, tick {}, turn {}\n", status.tick, shared.turns.load(Ordering::Relaxed)).into_response()
 }
 
 /// Has the world written into a file on this machine. For operators on this machine only: it costs disk and time, so players

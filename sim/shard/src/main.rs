@@ -4,6 +4,7 @@ mod access;
 mod bans;
 mod config;
 mod content;
+mod heartbeat;
 mod http;
 mod keeper;
 mod shard;

@@ -8,6 +8,7 @@ use crate::access::{Order, TokenRates};
 use crate::bans::Bans;
 use crate::config::Config;
 use crate::content;
+use crate::heartbeat::{Heartbeat, TickNumber};
 use crate::http::{self, ExportAnswer, Shared};
 use crate::keeper::Keeper;
 use crate::status::{Items, Journal, Net, Outage, Recovered, Status, Store, TickTimes};
@@ -15,6 +16,7 @@ use crate::token;
 use anyhow::{Context, Result, bail};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::{JoinHandle, Thread};
@@ -89,6 +91,13 @@ pub struct Mailbox {
     pub export: Option<oneshot::Sender<ExportAnswer>>,
 }
 
+impl Mailbox {
+    /// Ends the shard in order; the first reason counts.
+    pub fn stop(&mut self, reason: &'static str) {
+        self.stop.get_or_insert(reason);
+    }
+}
+
 /// Runs until asked to stop, or until storage fails.
 pub fn run(config: Config) -> Result<()> {
     let started = Instant::now();
@@ -159,13 +168,16 @@ pub fn run(config: Config) -> Result<()> {
         late_ticks: 0,
         recovered,
         status: Arc::clone(&status),
+        tick_number: TickNumber::default(),
     };
     shard.publish();
+    let (tick_number, beat_status) = (Arc::clone(&shard.tick_number), Arc::clone(&status));
     let routes = http::router(Shared {
         status,
         webrtc: webrtc.clone(),
         mailbox: Arc::clone(&mailbox),
         started,
+        turns: Arc::clone(&tick_number),
         porter,
         bans,
         tokens: config.tokens.clone(),
@@ -190,8 +202,10 @@ pub fn run(config: Config) -> Result<()> {
     tracing::info!(content = content_origin, udp = %udp, "shard runs at {} Hz", config.simulation.tick_hz);
     // For people and for scripts: on standard output, once everything is ready.
     println!("Open http://{http_address}/ in a browser to walk in the world. Ctrl-C stops the shard.");
+    let heartbeat = Heartbeat::start(tick_number, beat_status);
 
     let end = shard.run_loop(&events);
+    heartbeat.stop();
     let reason = match &end {
         Ok(reason) => *reason,
         Err(_) => "failed",
@@ -271,7 +285,7 @@ impl Signals {
             _ = self.interrupt.recv() => "interrupted",
             _ = self.terminate.recv() => "terminated",
         };
-        mailbox.lock().unwrap_or_else(PoisonError::into_inner).stop = Some(reason);
+        mailbox.lock().unwrap_or_else(PoisonError::into_inner).stop(reason);
         bell.ring();
     }
 }
@@ -352,6 +366,7 @@ struct Shard {
     late_ticks: u64,
     recovered: Option<Recovered>,
     status: Arc<RwLock<Arc<Status>>>,
+    tick_number: TickNumber,
 }
 
 impl Shard {
@@ -479,6 +494,8 @@ impl Shard {
         let output = self.keeper.tick(&mut self.simulation, |simulation| {
             server.take_inputs(|input| simulation.submit(input));
         })?;
+        // A world that stands still on purpose is not hung: the number counts turns, not frames.
+        self.tick_number.fetch_add(1, Ordering::Relaxed);
         let Some(output) = output else {
             self.refuse_inputs();
             return Ok(());

@@ -1,0 +1,120 @@
+//! `kill -9` of a supervised shard under building bots: the supervisor starts it again, it ticks again within a second, the bots come
+//! back to their bodies, and in the end every account that any of them had is held against the stored world.
+
+use super::seed;
+use crate::harness::Stored;
+use crate::supervised::{Supervisor, free_port};
+use anyhow::{Context, Result, bail, ensure};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rustix::process::{Signal, kill_process};
+use std::time::{Duration, Instant};
+use vsekai_bench::bot::{Account, Bot, Style};
+use vsekai_bench::report::Latency;
+use vsekai_bench::webrtc::run_bots;
+use vsekai_bench::world;
+
+/// A shard that ticks later than this after its end was not restarted, it was repaired by hand.
+const BACK_MAX: Duration = Duration::from_secs(30);
+
+/// 50 kills under 200 bots in a world of 100,000 entities; short: 3 under 20 in 5,000.
+pub fn run(short: bool) -> Result<String> {
+    let (kills, players, entities) = if short { (3, 20, 5_000) } else { (50, 200, 100_000) };
+    let seed = seed(5_000);
+    trial(kills, players, entities, seed).with_context(|| format!("seed {seed} (VSEKAI_SEED replays it)"))
+}
+
+fn trial(kills: usize, players: usize, entities: usize, seed: u64) -> Result<String> {
+    let folder = tempfile::tempdir()?;
+    let data = folder.path().join("data");
+    world::store(entities, seed, &data)?;
+    let http = format!("127.0.0.1:{}", free_port()?);
+    let supervisor = Supervisor::start(folder.path(), &shard(&data, &http)?)?;
+    supervisor.await_state("shard", "running")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let url = format!("ws://{http}/");
+    let mut accounts: Vec<Option<Account>> = vec![None; players];
+    let (mut back, mut came_back, mut actions) = (Vec::with_capacity(kills), 0, 0);
+    for round in 0..=kills {
+        let bots = accounts.iter().enumerate().map(|(number, account)| match account {
+            Some(account) => Bot::rejoin(account.clone(), seed, number, Style::Builder),
+            None => Bot::new(seed, number, Style::Builder),
+        });
+        let bots: Vec<_> = bots.collect();
+        let wait = Duration::from_millis(rng.random_range(3_000..5_000));
+        let mut killed = Ok(Instant::now());
+        let (lives, _) = runtime.block_on(run_bots(&url, bots, async {
+            tokio::time::sleep(wait).await;
+            if round < kills {
+                killed = kill(&supervisor);
+            }
+        }));
+        let killed = killed.with_context(|| format!("kill {round}"))?;
+        let mut done = 0;
+        for (account, life) in accounts.iter_mut().zip(lives) {
+            let before = account.as_ref().map_or(0, |account| account.done);
+            came_back += usize::from(account.is_some() && life.bot.is_playing());
+            done += life.bot.account.done - before;
+            // Who did not come in this time knows what it knew.
+            if life.bot.is_playing() || account.is_none() {
+                *account = Some(life.bot.account);
+            }
+        }
+        ensure!(done > 0, "round {round}: the bots did nothing in {wait:?}");
+        actions += done;
+        if round < kills {
+            back.push(ticking_since(&http, killed).with_context(|| format!("after kill {round}"))?);
+        }
+    }
+    let restarts = supervisor.child("shard")?["restarts"].as_u64().unwrap_or_default();
+    ensure!(restarts == kills as u64, "{restarts} restarts for {kills} kills");
+    ensure!(supervisor.stop()?.success(), "the supervisor did not end in order");
+
+    let accounts: Vec<Account> = accounts.into_iter().flatten().collect();
+    let (checked, faults) = Stored::read(&data).check(&accounts);
+    ensure!(faults.is_empty(), "{} of {checked} actions: {}", faults.len(), faults.join("; "));
+    let wanted = kills * players;
+    ensure!(came_back * 100 >= wanted * 99, "{came_back} of {wanted} came back");
+    let times = Latency::of(back.into_iter());
+    Ok(format!(
+        "{kills} kills under {players} building bots, {entities} entities: ticking again p50 {:.0}, p99 {:.0}, max {:.0} ms after the \
+         kill; {came_back} of {wanted} players came back, {actions} acknowledged actions: none lost, none doubled",
+        times.p50_ms, times.p99_ms, times.max_ms
+    ))
+}
+
+/// The shard as a child.
+pub(super) fn shard(data: &std::path::Path, http: &str) -> Result<String> {
+    let program = vsekai_bench::process::program("vsekai-shard")?;
+    Ok(format!(
+        "[[group]]\nname = \"main\"\nrestarts_max = 1000\nwindow_s = 10\n\
+         [[child]]\nname = \"shard\"\ncommand = [{:?}, \"run\", \"--data\", {:?}, \"--http\", {http:?}]\n\
+         drain_url = \"http://{http}/api/drain\"\n\
+         [child.health]\nkind = \"notify\"\ntimeout_s = 5\n",
+        program.display(),
+        data.display()
+    ))
+}
+
+fn kill(supervisor: &Supervisor) -> Result<Instant> {
+    let pid = supervisor.pid("shard")?;
+    let now = Instant::now();
+    kill_process(pid, Signal::KILL).context("cannot kill the shard")?;
+    Ok(now)
+}
+
+/// How long after `killed` the next shard had done a tick.
+fn ticking_since(http: &str, killed: Instant) -> Result<Duration> {
+    while killed.elapsed() < BACK_MAX {
+        if let Ok(mut answer) = ureq::get(format!("http://{http}/healthz")).call() {
+            let text = answer.body_mut().read_to_string().unwrap_or_default();
+            let turns = text.trim().rsplit_once(' ').and_then(|(_, turns)| turns.parse::<u64>().ok());
+            if turns.is_some_and(|turns| turns > 0) {
+                return Ok(killed.elapsed());
+            }
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    bail!("the shard does not tick again")
+}
