@@ -4,16 +4,23 @@
 //!   comes out, as data; [`condition`] and [`path`] are its parts, `state` the nodes and their indexes, `change_log` the last
 //!   changes, [`limits`] the bounds of everything.
 //! - [`snapshot`]: the whole tree as JSON.
+//! - [`store`]: makes what a command did durable, in one transaction of the key-value store. [`handle`]: the thread that owns
+//!   both, and what everybody else asks it by. [`error`]: why it did not do it.
 //!
 //! What it promises stands in `supervisor/docs/tree.md`.
 
 pub mod change_log;
 pub mod command;
 pub mod condition;
+pub mod error;
+pub mod handle;
 pub mod limits;
 pub mod machine;
 pub mod path;
 pub mod snapshot;
 mod state;
+pub mod store;
 
+pub use error::TreeError;
+pub use handle::TreeHandle;
 pub use limits::Limits;
