@@ -78,7 +78,7 @@ impl Default for Limits {
             list_count_max: 10_000,
             answer_bytes_max: 8 << 20,
             watchers_max: 256,
-            queue_max: 1_024,
+            queue_max: 256,
             import_bytes_max: 128 << 20,
             body_bytes_max: 1 << 20,
         }

@@ -184,6 +184,11 @@ impl Machine {
         Some(self.state.node(path)?.view(path))
     }
 
+    /// Whether a condition on the node there holds.
+    pub fn holds(&self, condition: &Condition, path: &NodePath) -> bool {
+        self.state.holds(condition, path)
+    }
+
     /// The first `limit` nodes that the pattern means, in the order of their paths, behind `after`. Fewer when the limits
     /// say so.
     pub fn list(&self, pattern: &Pattern, after: Option<&NodePath>, limit: usize) -> Listing {

@@ -6,16 +6,21 @@
 //! - [`snapshot`]: the whole tree as JSON.
 //! - [`store`]: makes what a command did durable, in one transaction of the key-value store. [`handle`]: the thread that owns
 //!   both, and what everybody else asks it by. [`error`]: why it did not do it.
+//! - [`http`]: the tree over HTTP, described by [`openapi`]. [`client`] asks it so, for the command line of [`cli`].
 //!
 //! What it promises stands in `supervisor/docs/tree.md`.
 
 pub mod change_log;
+pub mod cli;
+pub mod client;
 pub mod command;
 pub mod condition;
 pub mod error;
 pub mod handle;
+pub mod http;
 pub mod limits;
 pub mod machine;
+pub mod openapi;
 pub mod path;
 pub mod snapshot;
 mod state;
