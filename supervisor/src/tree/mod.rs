@@ -29,3 +29,6 @@ pub mod store;
 pub use error::TreeError;
 pub use handle::TreeHandle;
 pub use limits::Limits;
+
+#[cfg(test)]
+mod tests;
