@@ -119,7 +119,9 @@ fn kill_minus_nine_leaves_a_commands_boundary() {
         while number(lines.next().unwrap().unwrap()) < until {}
         kill_process(Pid::from_child(&writer), Signal::KILL).unwrap();
         writer.wait().unwrap();
-        lines.map_while(Result::ok).for_each(|line| drop(number(line)));
+        for line in lines.map_while(Result::ok) {
+            number(line);
+        }
 
         let tree = open(directory.path());
         let first: u64 = payload(&tree, "/first").unwrap().parse().unwrap();
@@ -387,15 +389,15 @@ fn the_export_over_http_is_the_import() {
     runtime().block_on(async {
         let tree = in_memory(Limits::default());
         let target = serve(&tree).await;
-        // More than one piece of it.
-        for number in 0..30 {
-            let operation = put(&format!("/many/{number}"), &"ü\"".repeat(2_000));
+        // Many pieces, and more than any other body may have.
+        for number in 0..60 {
+            let operation = put(&format!("/many/{number}"), &"ü\"".repeat(20_000));
             tree.operate(operation).await.unwrap();
         }
         let export =
             async || ask(&target, Question::new("GET".parse().unwrap(), "/export")).await.unwrap().bytes().await;
         let text = export().await.unwrap();
-        assert!(text.len() > 150_000);
+        assert!(text.len() > 4 << 20);
         tree.operate(put("/other", "x")).await.unwrap();
         assert_ne!(export().await.unwrap(), text);
         let question = Question::new("POST".parse().unwrap(), "/import").body(text.clone());
@@ -489,6 +491,101 @@ fn time_passes_without_anybody_asking() {
         assert_eq!(serde_json::to_value(&went.unwrap().revisions[0].changes[0]).unwrap()["cause"], "ttl");
     });
     assert_eq!(tree.read_blocking(Machine::facts).unwrap().node_count, 1);
+}
+
+#[test]
+fn a_closed_tree_lets_go_of_watchers_and_store() {
+    let directory = TempDir::new().unwrap();
+    let tree = open(directory.path());
+    let waiting = tree.clone();
+    runtime().block_on(async move {
+        let target = serve(&tree).await;
+        let mut events = ask(&target, Question::new("GET".parse().unwrap(), "/watch")).await.unwrap().events();
+        assert_eq!(next(&mut events).await.unwrap().event, "start");
+        tree.operate(put("/a", "last")).await.unwrap();
+        assert_eq!(next(&mut events).await.unwrap().event, "revision");
+        tokio::task::spawn_blocking(move || tree.close()).await.unwrap();
+        assert_eq!(next(&mut events).await.unwrap().event, "stopped");
+        assert_eq!(next(&mut events).await, None);
+    });
+    assert!(matches!(waiting.read_blocking(Machine::revision), Err(TreeError::Stopped(_))));
+    // Though there is a handle left.
+    assert_eq!(payload(&open(directory.path()), "/a"), Some("last".into()));
+}
+
+/// Resident bytes of this process.
+fn resident() -> usize {
+    let text = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap();
+    let line = text.lines().find(|line| line.starts_with("Rss:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
+}
+
+/// `cargo test -p vsekai-supervisor --test tree -- --ignored --nocapture figures`
+#[test]
+#[ignore = "measures, and says nothing about right and wrong"]
+fn figures() {
+    use std::time::Instant;
+    let limits = Limits { node_count_max: 200_000, ..Limits::default() };
+    for payload_bytes in [0, 32, 256] {
+        let before = resident();
+        let mut machine = Machine::new(limits);
+        let text = "x".repeat(payload_bytes);
+        for number in 0..100_000u64 {
+            let at = format!("/shards/{:04}/players/{number:08}", number / 100);
+            let command = transaction(vec![put(&at, &text)]);
+            machine.apply(At { index: number + 1, now_ms: 0 }, command).reply.unwrap();
+        }
+        let facts = machine.facts();
+        let per_node = (resident() - before - facts.log_bytes) / facts.node_count;
+        let own = facts.bytes / facts.node_count;
+        println!(
+            "{} nodes of {payload_bytes} B: {per_node} B resident each, of them path and payload {own} B",
+            facts.node_count
+        );
+    }
+    let mut machine = Machine::new(limits);
+    let began = Instant::now();
+    for number in 0..100_000u64 {
+        let command = transaction(vec![put(&format!("/n/{}", number % 1_000), "payload of some bytes")]);
+        machine.apply(At { index: number + 1, now_ms: 0 }, command).reply.unwrap();
+    }
+    println!("machine alone: {:.0} puts/s", 100_000.0 / began.elapsed().as_secs_f64());
+
+    let directory = TempDir::new_in(std::env::current_dir().unwrap()).unwrap();
+    let tree = open(directory.path());
+    for (writers, each) in [(1, 500), (8, 500), (64, 300)] {
+        let began = Instant::now();
+        std::thread::scope(|scope| {
+            for writer in 0..writers {
+                let tree = &tree;
+                scope.spawn(move || {
+                    for number in 0..each {
+                        let at = format!("/w/{writer}/{}", number % 50);
+                        tree.apply_blocking(transaction(vec![put(&at, "payload of some bytes")])).unwrap();
+                    }
+                });
+            }
+        });
+        let rate = f64::from(writers * each) / began.elapsed().as_secs_f64();
+        println!("embedded store, {writers} writers: {rate:.0} durable commands/s");
+    }
+    let keep_while = Some(Condition::At(path("/gate"), Box::new(Condition::Exists(true))));
+    tree.apply_blocking(transaction(vec![put("/gate", "")])).unwrap();
+    for number in 0..10_000 {
+        let kept = Put { keep_while: keep_while.clone(), ..Put::new(path(&format!("/kept/{number}")), None) };
+        let began = Instant::now();
+        tree.apply_blocking(transaction(vec![Operation::Put(kept)])).unwrap();
+        if number == 9_999 {
+            println!("the 10,000th kept node: {:.1} ms", began.elapsed().as_secs_f64() * 1e3);
+        }
+        if number == 999 {
+            println!("the 1,000th kept node: {:.1} ms", began.elapsed().as_secs_f64() * 1e3);
+        }
+    }
+    let began = Instant::now();
+    let gate = Operation::Delete(serde_json::from_value(json!({ "path": "/gate" })).unwrap());
+    tree.apply_blocking(transaction(vec![gate])).unwrap();
+    println!("a cascade over 10,000 nodes: {:.1} ms", began.elapsed().as_secs_f64() * 1e3);
 }
 
 #[test]

@@ -32,6 +32,7 @@ type Query = Box<dyn FnOnce(Result<&Machine, TreeError>) + Send>;
 enum Request {
     Command(Box<Command>, Answer<Reply>),
     Query(Query),
+    Close,
 }
 
 /// The tree, shared by all clones. The last to go closes it.
@@ -51,7 +52,13 @@ struct Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         self.requests = None;
-        let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        self.join();
+    }
+}
+
+impl Shared {
+    fn join(&self) {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
             error!("the state tree's thread has panicked");
         }
@@ -161,6 +168,16 @@ impl TreeHandle {
             .await??;
         let revision = self.0.revision.clone();
         Ok(Subscription { handle: self.clone(), pattern, cursor, revision, _permit: permit })
+    }
+
+    /// Finishes what waits and lets go of the store; who watches is told. Afterwards every handle answers that the tree has
+    /// stopped. Blocks: not for a runtime's own threads.
+    pub fn close(&self) {
+        if let Some(requests) = &self.0.requests {
+            // It may have ended already.
+            let _ = requests.send(Request::Close);
+        }
+        self.0.join();
     }
 
     /// How many watch now.
@@ -277,6 +294,7 @@ impl Owner {
             };
             let mut commands: Vec<(Command, Option<Answer<Reply>>)> = Vec::new();
             let mut queries = Vec::new();
+            let mut is_last = false;
             if self.until_due().is_zero() {
                 commands.push((Command::Expire, None));
             }
@@ -284,12 +302,16 @@ impl Owner {
                 match request {
                     Request::Command(command, answer) => commands.push((*command, Some(answer))),
                     Request::Query(query) => queries.push(query),
+                    Request::Close => is_last = true,
                 }
             }
             self.serve(commands);
             // They came together with the commands, so either order is right.
             for query in queries {
                 query(self.failed.clone().map_or(Ok(&self.machine), |why| Err(TreeError::Stopped(why))));
+            }
+            if is_last {
+                return;
             }
         }
     }

@@ -280,12 +280,9 @@ impl Machine {
                 Ok(count(due.len()))
             }
         };
-        let settled = applied.map(|reply| {
-            self.settle();
-            reply
-        });
-        match settled {
+        match applied {
             Ok(mut reply) => {
+                self.settle();
                 let effects = self.finish(at);
                 if let Reply::Transaction { revision, .. } | Reply::Count { revision, .. } = &mut reply {
                     *revision = self.revision;
