@@ -277,8 +277,8 @@ fn damage_is_refused() {
 #[test]
 fn any_cursor_resumes_to_the_whole_history() {
     for_seeds(15, |random| {
-        let limits = Limits { answer_bytes_max: 1 + random.below(2_000) as usize, ..small() };
-        let (bench, _, history) = worked(random, limits, 200);
+        let limits = Limits { answer_bytes_max: 1 + random.below(2_000) as usize, node_count_max: 30, ..small() };
+        let (bench, _, history) = worked(random, limits, 500);
         let facts = bench.machine.facts();
         assert!(facts.oldest_cursor > 0 && facts.log_revisions == limits.log_revisions_max);
         for pattern in [Pattern::all(), random.pattern(), random.pattern()] {
