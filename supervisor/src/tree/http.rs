@@ -20,13 +20,16 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use futures_util::stream;
+use futures_util::stream::{self, Stream, StreamExt};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
+use tokio::sync::mpsc;
 
 /// The revision that an answer shows.
 const TREE_REVISION: HeaderName = HeaderName::from_static("tree-revision");
@@ -398,7 +401,51 @@ async fn watch(
         let event = watching.next().await?;
         Some((Ok::<_, Infallible>(event), watching))
     });
+    let events = taken_in_time(events, handle.limits().stall_ms_max, || None);
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(BEAT)).into_response())
+}
+
+/// Gives what `source` gives, but lets go of it when nobody takes anything for so long: a connection that hangs must not
+/// keep what others wait for. Then `cut_off` is the end.
+fn taken_in_time<T: Send + 'static>(
+    source: impl Stream<Item = T> + Send + 'static,
+    stall_ms_max: u64,
+    cut_off: fn() -> Option<T>,
+) -> impl Stream<Item = T> + Send + 'static {
+    // `None` says that it was all.
+    let (sender, mut receiver) = mpsc::channel::<Option<T>>(1);
+    tokio::spawn(async move {
+        let mut source = Box::pin(source);
+        loop {
+            let item = tokio::select! {
+                item = source.next() => item,
+                () = sender.closed() => return,
+            };
+            let Some(item) = item else { break };
+            let sent = tokio::time::timeout(Duration::from_millis(stall_ms_max), sender.send(Some(item))).await;
+            if !matches!(sent, Ok(Ok(()))) {
+                return;
+            }
+        }
+        // Whoever has all of it may ask again at once.
+        drop(source);
+        // Nobody may be there to hear it.
+        let _ = sender.send(None).await;
+    });
+    let mut is_over = false;
+    stream::poll_fn(move |context| {
+        if is_over {
+            return Poll::Ready(None);
+        }
+        receiver.poll_recv(context).map(|item| {
+            let item = item.unwrap_or_else(|| {
+                is_over = true;
+                cut_off()
+            });
+            is_over |= item.is_none();
+            item
+        })
+    })
 }
 
 /// An event stream's place. Events are made when the connection has room for them.
@@ -501,8 +548,11 @@ async fn export(State(handle): State<TreeHandle>) -> Answer {
     let pieces = stream::iter(snapshot.into_pieces().map(move |piece| {
         // Held until the last piece is on its way.
         let _permit = &permit;
-        Ok::<_, Infallible>(piece)
+        Ok(piece)
     }));
+    // An export that ends early must not look like a whole one.
+    let cut_off = || Some(Err(io::Error::new(io::ErrorKind::TimedOut, "the export was not taken in time")));
+    let pieces = taken_in_time(pieces, handle.limits().stall_ms_max, cut_off);
     let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
     Ok(with((headers, Body::from_stream(pieces)).into_response(), TREE_REVISION, &revision))
 }

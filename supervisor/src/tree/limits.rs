@@ -47,6 +47,8 @@ pub struct Limits {
     pub answer_bytes_max: usize,
     /// Most watchers at the same time.
     pub watchers_max: usize,
+    /// As long as a watcher's or an export's connection may take nothing that is there for it, in milliseconds.
+    pub stall_ms_max: u64,
     /// Most requests that wait for the tree's thread.
     pub queue_max: usize,
     /// Most bytes of an import.
@@ -78,6 +80,7 @@ impl Default for Limits {
             list_count_max: 10_000,
             answer_bytes_max: 8 << 20,
             watchers_max: 256,
+            stall_ms_max: 30_000,
             queue_max: 256,
             import_bytes_max: 128 << 20,
             body_bytes_max: 1 << 20,

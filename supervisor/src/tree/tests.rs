@@ -141,9 +141,10 @@ fn machine_and_model_agree() {
     let mut refusals: BTreeMap<&str, u32> = BTreeMap::new();
     let mut causes: BTreeSet<String> = BTreeSet::new();
     let counted = std::cell::RefCell::new((&mut refusals, &mut causes));
-    for_seeds(60, |random| {
-        let mut bench = Bench::with(small());
-        let mut model = Model::new(small());
+    for_seeds(100, |random| {
+        let limits = Limits { node_count_max: 10 + random.below(40) as usize, ..small() };
+        let mut bench = Bench::with(limits);
+        let mut model = Model::new(limits);
         for step in 0..150 {
             // Commands that are refused take their place in the log as well.
             bench.now_ms += random.below(30);
@@ -315,6 +316,13 @@ fn an_export_comes_back_to_the_byte() {
         let reply = other.apply(Command::Import(Box::new(contents))).unwrap();
         assert_eq!(reply, Reply::Count { revision: 2, count: all_nodes(&bench.machine).len() as u64 });
         assert_eq!(other.machine.snapshot().to_text(), text);
+        // It is the same tree, but for the revisions.
+        let timeless = |machine: &Machine| -> Vec<NodeView> {
+            let nodes = all_nodes(machine).into_iter();
+            nodes.map(|node| NodeView { created: 0, modified: 0, ..node }).collect()
+        };
+        assert_eq!(timeless(&other.machine), timeless(&bench.machine));
+        assert_eq!(other.machine.sessions(), bench.machine.sessions());
         assert_eq!(other.machine.audit(), (other.machine.hash(), None));
         assert_eq!(other.disk.restore(Limits::default()).snapshot().to_text(), text);
         // Who followed must read the tree again.

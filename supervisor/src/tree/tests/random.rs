@@ -104,13 +104,21 @@ impl Random {
         }
     }
 
+    /// Mostly one that makes chains.
+    fn keep_while(&mut self) -> Condition {
+        match self.below(3) {
+            0 => self.condition(3),
+            _ => Condition::At(self.path(), Box::new(Condition::Exists(true))),
+        }
+    }
+
     fn put(&mut self, sessions: &[u64]) -> Put {
         let session = sessions.get(self.below(sessions.len() as u64 * 4 + 4) as usize).copied();
         Put {
             path: self.path(),
             payload: self.payload(),
             condition: self.one_in(6).then(|| self.condition(2)),
-            keep_while: self.one_in(3).then(|| self.condition(3)),
+            keep_while: self.one_in(3).then(|| self.keep_while()),
             session: if self.one_in(40) { Some(7_777_777) } else { session },
             ttl_ms: self.one_in(8).then(|| 10 + self.below(200)),
         }
