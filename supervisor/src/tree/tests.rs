@@ -260,16 +260,21 @@ impl Command {
 
 #[test]
 fn damage_is_refused() {
-    let (bench, ..) = worked(&mut Random(5), small(), 80);
+    let mut bench = Bench::new();
+    bench.put("/a/b");
+    bench.operate(Operation::Put(Put::new(path("/z"), Some(Payload::from("twelve bytes"))))).unwrap();
     let refused = |damage: &dyn Fn(&mut Disk)| {
         let mut disk = bench.disk.clone();
         damage(&mut disk);
         let changes = disk.changes.iter().map(|((revision, _), bytes)| (*revision, bytes.clone()));
-        Machine::restore(small(), &disk.head, disk.nodes.clone(), disk.sessions.clone(), changes).is_err()
+        let limits = Limits::default();
+        Machine::restore(limits, &disk.head, disk.nodes.clone(), disk.sessions.clone(), changes).is_err()
     };
     assert!(!refused(&|_| {}));
     assert!(refused(&|disk| drop(disk.nodes.pop_last())));
     assert!(refused(&|disk| disk.nodes.last_entry().unwrap().get_mut()[1] ^= 1));
+    // A letter of a payload: only the hash can tell.
+    assert!(refused(&|disk| disk.nodes.last_entry().unwrap().get_mut()[6] ^= 1));
     assert!(refused(&|disk| disk.nodes.last_entry().unwrap().get_mut()[0] = 2));
     assert!(refused(&|disk| disk.nodes.last_entry().unwrap().get_mut().push(0)));
     assert!(refused(&|disk| disk.head.truncate(3)));
@@ -501,6 +506,7 @@ fn lists_are_pages_of_what_matches() {
                 let listing = bench.machine.list(&pattern, after.as_ref(), 3);
                 assert!(listing.nodes.len() <= 3 && listing.revision == bench.machine.revision());
                 found.extend(listing.nodes);
+                assert!(found.len() <= expected.len(), "{pattern}: no end");
                 after = listing.next;
                 if after.is_none() {
                     break;
