@@ -9,3 +9,4 @@ pub mod error;
 pub mod policy;
 pub mod runner;
 pub mod store;
+pub mod tree;
