@@ -1,11 +1,13 @@
 //! The sidekick: keeps one command running, and gives up in the open when it cannot.
-//!
-//! - [`policy`]: what to do and when, as a pure state machine: events and time in, actions out. No clock, no process.
-//! - [`runner`]: does it: processes, process groups, signals, waiting.
-//! - [`store`]: serves an embedded store to this machine's shards.
-//! - [`error`]: what makes the supervisor itself fail (the command's failures are not errors, but events).
-
+pub mod config;
+pub mod engine;
 pub mod error;
+pub mod fleet;
+pub mod keeper;
+pub mod link;
+pub mod log;
+pub mod notify;
 pub mod policy;
+pub mod procfs;
 pub mod runner;
 pub mod store;

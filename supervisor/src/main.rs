@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tracing::{error, info, warn};
 use vsekai_supervisor::policy::Limits;
-use vsekai_supervisor::{runner, store};
+use vsekai_supervisor::{keeper, runner, store};
 
 /// The supervisor itself failed; see [`vsekai_supervisor::policy::Outcome::exit_code`] for the other codes.
 const EXIT_FAILED: u8 = 5;
@@ -43,6 +43,12 @@ enum Task {
     /// They use it as `unix:SOCKET`. Only this user's processes may: the socket has mode 0600.
     #[command(after_help = STORE_EXAMPLE)]
     Store(StoreArgs),
+    /// Keep one child; only the supervisor starts this.
+    #[command(hide = true)]
+    Keep,
+    /// Become one child; only a keeper starts this.
+    #[command(hide = true)]
+    Launch,
 }
 
 const STORE_EXAMPLE: &str = "\
@@ -88,6 +94,14 @@ fn main() -> ExitCode {
         .init();
     match task {
         Task::Run(arguments) => run(&arguments),
+        Task::Keep => match keeper::run() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                error!("{error:#}");
+                ExitCode::from(EXIT_FAILED)
+            }
+        },
+        Task::Launch => ExitCode::from(u8::try_from(keeper::launch()).unwrap_or(EXIT_FAILED)),
         Task::Store(StoreArgs { store, socket }) => match store::run(&store, &socket) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
