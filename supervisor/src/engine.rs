@@ -12,7 +12,7 @@ mod probe;
 mod pulse;
 mod tether;
 
-pub use asks::{Ask, Asked};
+pub use asks::{Ask, Asked, Refused};
 pub use child::{ChildView, Point, Sample};
 
 use crate::config::{Config, Health};
@@ -146,7 +146,7 @@ pub enum Outcome {
 
 /// From the engine's own helpers.
 #[derive(Debug)]
-enum Word2 {
+enum HelperWord {
     Sampled(Vec<(usize, u64, Sample, Vec<Process>)>),
     Well { child: usize, run: u64 },
     Ill { child: usize, run: u64, times: u32, reason: String },
@@ -162,7 +162,7 @@ pub struct Engine {
     children: Vec<Child>,
     clock: Instant,
     words: (mpsc::Sender<FromTether>, mpsc::Receiver<FromTether>),
-    helpers: (mpsc::Sender<Word2>, mpsc::Receiver<Word2>),
+    helpers: (mpsc::Sender<HelperWord>, mpsc::Receiver<HelperWord>),
     asks: mpsc::Receiver<Asked>,
     board: watch::Sender<Arc<Board>>,
     events: broadcast::Sender<Arc<Happened>>,
@@ -393,7 +393,7 @@ impl Engine {
             Some(url) => {
                 tokio::spawn(async move {
                     if let Err(reason) = probe::post(&url, DRAIN_ANSWER).await {
-                        let _ = helpers.send(Word2::DrainRefused { child, run, reason }).await;
+                        let _ = helpers.send(HelperWord::DrainRefused { child, run, reason }).await;
                     }
                 });
                 self.tell(Some(child), "draining", "is asked to finish".to_owned());
@@ -478,7 +478,7 @@ impl Engine {
                     while probe::probe(&target, timeout).await.is_err() {
                         sleep(FIRST_PROBES.min(interval)).await;
                     }
-                    let _ = helpers.send(Word2::Well { child: index, run }).await;
+                    let _ = helpers.send(HelperWord::Well { child: index, run }).await;
                     let mut times = 0;
                     loop {
                         sleep(interval).await;
@@ -487,7 +487,7 @@ impl Engine {
                             Err(reason) => {
                                 times += 1;
                                 if times >= failures {
-                                    let _ = helpers.send(Word2::Ill { child: index, run, times, reason }).await;
+                                    let _ = helpers.send(HelperWord::Ill { child: index, run, times, reason }).await;
                                 }
                             }
                         }
@@ -608,20 +608,20 @@ impl Engine {
         });
     }
 
-    fn hear_helper(&mut self, word: Word2) {
+    fn hear_helper(&mut self, word: HelperWord) {
         match word {
-            Word2::Sampled(samples) => self.sampled(samples),
-            Word2::Well { child, run } if self.children[child].run == run => self.ready(child),
-            Word2::Ill { child, run, times, reason } if self.children[child].run == run => {
+            HelperWord::Sampled(samples) => self.sampled(samples),
+            HelperWord::Well { child, run } if self.children[child].run == run => self.ready(child),
+            HelperWord::Ill { child, run, times, reason } if self.children[child].run == run => {
                 self.step(Event::Unwell(child, crate::fleet::Illness::Probe { times, reason }));
             }
-            Word2::DrainRefused { child, run, reason } if self.children[child].run == run => {
+            HelperWord::DrainRefused { child, run, reason } if self.children[child].run == run => {
                 self.tell(Some(child), "note", format!("did not take the request to finish: {reason}"));
                 if let Phase::Draining { .. } = self.fleet.members()[child].phase {
                     self.drain_by_signal(child);
                 }
             }
-            Word2::Well { .. } | Word2::Ill { .. } | Word2::DrainRefused { .. } => {}
+            HelperWord::Well { .. } | HelperWord::Ill { .. } | HelperWord::DrainRefused { .. } => {}
         }
     }
 
@@ -649,7 +649,7 @@ impl Engine {
                 };
                 (index, run, sample, below)
             };
-            let _ = helpers.blocking_send(Word2::Sampled(whom.into_iter().map(look).collect()));
+            let _ = helpers.blocking_send(HelperWord::Sampled(whom.into_iter().map(look).collect()));
         });
     }
 

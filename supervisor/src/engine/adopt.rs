@@ -142,7 +142,7 @@ impl Engine {
                     self.hold(index, record.run, record.keeper);
                     waiting.push(index);
                 }
-                Left::Ended(record) => self.account_for(index, &record),
+                Left::Ended(record) => self.account_for(index, &record).await,
                 Left::Nothing => {}
             }
             if let Some(why) = kept_down(&folder, index, self.children.len()) {
@@ -182,12 +182,12 @@ impl Engine {
     }
 
     /// A run ended while no supervisor was there.
-    fn account_for(&mut self, index: usize, record: &Record) {
+    async fn account_for(&mut self, index: usize, record: &Record) {
         let mark = crate::keeper::mark(&self.children[index].folder, record.run);
         let begun = Instant::now();
         while !record.gone && !kill_left_behind(&mark, &[], &[]) && begun.elapsed() < CLEAR_TIMEOUT {
             super::collect();
-            std::thread::sleep(Duration::from_millis(2));
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
         let ending = record.exit.as_ref().map_or(Ending::Unknown, |exit| exit.ending.clone());
         self.children[index].run = record.run;

@@ -47,7 +47,9 @@ pub async fn hold(
     words: mpsc::Sender<FromTether>,
 ) {
     // Who is gone already cannot be opened.
-    if let Some(pidfd) = keeper.open().and_then(|pidfd| AsyncFd::new(pidfd).ok()) {
+    #[expect(deprecated, reason = "its successor is unsafe to call; an `OwnedFd` keeps the descriptor that it is, which is what that wants")]
+    let pidfd = keeper.open().and_then(|pidfd| AsyncFd::new(pidfd).ok());
+    if let Some(pidfd) = pidfd {
         let talk = async {
             // An order that could not be given is given on the next connection.
             let mut order = None;
