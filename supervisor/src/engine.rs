@@ -172,6 +172,8 @@ pub struct Engine {
     lost: Vec<usize>,
     sampling: bool,
     shown: bool,
+    /// Those that run already are not told to have been started.
+    adopting: bool,
     host: String,
     outcome: Option<Outcome>,
     finishing: bool,
@@ -232,6 +234,7 @@ impl Engine {
             lost: Vec::new(),
             sampling: false,
             shown: false,
+            adopting: true,
             host,
             outcome: None,
             finishing: false,
@@ -255,6 +258,7 @@ impl Engine {
         watchdog.set_missed_tick_behavior(MissedTickBehavior::Delay);
 
         self.adopt_all().await;
+        self.adopting = false;
         self.step(Event::Begin);
         tell_systemd("READY=1\nSTATUS=supervising");
         while self.outcome.is_none() {
@@ -467,7 +471,9 @@ impl Engine {
         }
         child.process = Some(process);
         child.started_unix_ms = unix_ms();
-        self.tell(Some(index), "started", format!("runs as process {}", process.pid));
+        if !self.adopting {
+            self.tell(Some(index), "started", format!("runs as process {}", process.pid));
+        }
         match self.children[index].config.health.clone() {
             Health::None => self.ready(index),
             Health::Notify(_) => {}
@@ -498,7 +504,7 @@ impl Engine {
     }
 
     fn ready(&mut self, index: usize) {
-        if let Phase::Starting { .. } = self.fleet.members()[index].phase {
+        if !self.adopting && matches!(self.fleet.members()[index].phase, Phase::Starting { .. }) {
             let after = unix_ms().saturating_sub(self.children[index].started_unix_ms);
             self.tell(Some(index), "ready", format!("is ready after {after} ms"));
         }
@@ -559,9 +565,9 @@ impl Engine {
         // A supervisor that comes later need not hear of this run again.
         let _ = fs::rename(child.folder.join(RECORD), child.folder.join("last.json"));
         if let Some(report) = child.crash.take() {
-            let (folder, keep, before) = (child.folder.clone(), child.config.crashes, child.log.0.saturating_add(1));
+            let (folder, keep) = (child.folder.clone(), child.config.crashes);
             tokio::task::spawn_blocking(move || {
-                if let Err(error) = crash::keep(&folder, report, keep, before.max(2)) {
+                if let Err(error) = crash::keep(&folder, report, keep) {
                     warn!("a crash report cannot be kept: {error}");
                 }
             });

@@ -81,6 +81,7 @@ struct Keeper {
     log: LogWriter,
     /// When those who have outlived the child's process are killed.
     kill_at: Option<Instant>,
+    strangers_told: bool,
     said_told: (Said, Instant),
     log_told: ((u64, u64), Instant),
     _lock: File,
@@ -168,6 +169,7 @@ impl Keeper {
             log_told: (log.counts(), now),
             log,
             kill_at: None,
+            strangers_told: false,
             said_told: (Said::default(), now),
             _lock: lock,
         };
@@ -297,6 +299,15 @@ impl Keeper {
         let others = procfs::descendants(own);
         if others.is_empty() {
             return true;
+        }
+        if self.kill_at.is_some() && !std::mem::replace(&mut self.strangers_told, true) {
+            // Those who left the process group have not heard of the stop.
+            let group = self.record.process.map(|process| process.pid);
+            for process in &others {
+                if procfs::stat(process.pid).is_some_and(|stat| Some(stat.group) != group) {
+                    process.signal(Signal::TERM);
+                }
+            }
         }
         if self.kill_at.is_none_or(|at| Instant::now() >= at) {
             for process in others {

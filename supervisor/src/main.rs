@@ -60,12 +60,6 @@ enum Task {
     Check,
     #[command(flatten)]
     Request(cli::Request),
-    /// Keep one child; only the supervisor starts this.
-    #[command(hide = true)]
-    Keep,
-    /// Become one child; only a keeper starts this.
-    #[command(hide = true)]
-    Launch,
 }
 
 const STORE_EXAMPLE: &str = "\
@@ -103,6 +97,12 @@ struct RunArgs {
 }
 
 fn main() -> ExitCode {
+    // Keepers are small, and children start quickly: neither needs more of this program than its own part.
+    match std::env::args_os().nth(1) {
+        Some(task) if task == "keep" => return keep(),
+        Some(task) if task == "launch" => return ExitCode::from(u8::try_from(keeper::launch()).unwrap_or(EXIT_FAILED)),
+        _ => {}
+    }
     let Cli { place, task } = Cli::parse();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
@@ -123,14 +123,6 @@ fn main() -> ExitCode {
             }
         },
         Task::Request(request) => ask(&place, request),
-        Task::Keep => match keeper::run() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                error!("{error:#}");
-                ExitCode::from(EXIT_FAILED)
-            }
-        },
-        Task::Launch => ExitCode::from(u8::try_from(keeper::launch()).unwrap_or(EXIT_FAILED)),
         Task::Store(StoreArgs { store, socket }) => match store::run(&store, &socket) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -138,6 +130,18 @@ fn main() -> ExitCode {
                 ExitCode::from(EXIT_FAILED)
             }
         },
+    }
+}
+
+/// Keeps one child; only the supervisor starts this (`keep`, and `launch` in the child itself).
+fn keep() -> ExitCode {
+    match keeper::run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The supervisor reads this.
+            eprintln!("{error:#}");
+            ExitCode::from(EXIT_FAILED)
+        }
     }
 }
 

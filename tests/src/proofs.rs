@@ -7,8 +7,10 @@ pub mod fencing;
 pub mod hostile_clients;
 pub mod kill;
 pub mod planted;
+pub mod readopt;
 pub mod resume;
 pub mod store_model;
+pub mod supervise;
 
 /// A proof by name: what it shows, and how to run it. The text it returns are its figures.
 #[derive(Debug, Clone, Copy)]
@@ -67,6 +69,16 @@ pub const PROOFS: &[Proof] = &[
         name: "store-model",
         shows: "random concurrent transactions are strictly serialisable on every store, with faults and without",
         run: store_model::run,
+    },
+    Proof {
+        name: "supervise",
+        shows: "children that crash, hang, fork away and flood their logs are seen at once, cleared to the last process, and cost nothing",
+        run: supervise::run,
+    },
+    Proof {
+        name: "readopt",
+        shows: "kill -9 of the supervisor touches no child: same process, no line lost, found again within a second",
+        run: readopt::run,
     },
 ];
 

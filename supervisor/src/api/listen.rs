@@ -67,14 +67,13 @@ pub fn read_token(path: &Path) -> Result<String> {
     Ok(token.to_owned())
 }
 
-/// The state directory's lock says that no other supervisor has this socket: one that is there is a dead one's.
+/// A socket that a dead supervisor left is replaced, one of a living server refused.
 fn bind_socket(path: &Path) -> io::Result<UnixListener> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, "somebody listens there already"));
     }
     // Nobody else may open it in the moment before its mode is set: it is made beside its place.
-    let beside = path.with_extension(format!("{}", std::process::id()));
+    let beside = path.with_extension("new");
     let _ = fs::remove_file(&beside);
     let listener = UnixListener::bind(&beside)?;
     fs::set_permissions(&beside, fs::Permissions::from_mode(0o600))?;

@@ -145,14 +145,10 @@ impl Engine {
                 Left::Ended(record) => self.account_for(index, &record).await,
                 Left::Nothing => {}
             }
+            // Who was told to end, and still lives, is told again when things begin.
             if let Some(why) = kept_down(&folder, index, self.children.len()) {
-                // Somebody who runs is not down, whatever was written.
-                if self.children[index].keeper.is_none() {
-                    self.children[index].kept_down = Some(why.clone());
-                    self.step(Event::KeptDown(index, why));
-                } else {
-                    self.children[index].kept_down = Some(why);
-                }
+                self.children[index].kept_down = Some(why.clone());
+                self.step(Event::KeptDown(index, why));
             }
         }
         // Who was kept is running until it is known otherwise: nobody else may be started in its place.

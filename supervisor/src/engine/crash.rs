@@ -53,8 +53,8 @@ pub struct CrashReport {
 ///
 /// # Errors
 /// When the disk refuses.
-pub fn keep(folder: &Path, mut report: CrashReport, keep: usize, before: u64) -> io::Result<()> {
-    let lines = tail(&folder.join(LOGS), LINES.max(BACKTRACE_LINES_MAX), before);
+pub fn keep(folder: &Path, mut report: CrashReport, keep: usize) -> io::Result<()> {
+    let lines = tail(&folder.join(LOGS), LINES.max(BACKTRACE_LINES_MAX), u64::MAX);
     report.backtrace = backtrace(&lines);
     let skip = lines.len().saturating_sub(LINES);
     report.lines = lines.into_iter().skip(skip).collect();
@@ -167,7 +167,7 @@ mod tests {
         }
         log.flush();
         for run in 1..=5 {
-            keep(folder.path(), report(run), 3, u64::MAX).unwrap();
+            keep(folder.path(), report(run), 3).unwrap();
         }
         let kept = list(folder.path(), 10);
         assert_eq!(kept.iter().map(|report| report.run).collect::<Vec<_>>(), [5, 4, 3]);

@@ -59,10 +59,11 @@ pub async fn hold(
             }
         };
         tokio::select! {
+            // What it said last comes before its end. If it is lost, the record says it, too.
+            biased;
             () = talk => {}
             () = ended(&pidfd) => {}
         }
-        // What it said last may be lost with the connection: the record says it, too.
     }
     let _ = words.send(FromTether { child, run, word: Word::Ended }).await;
 }
