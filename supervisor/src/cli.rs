@@ -1,8 +1,8 @@
 //! The commands that ask a running supervisor, and how their answers are shown.
 
 use crate::client::{Client, Failure};
-use crate::engine::{Board, ChildView};
 use crate::engine::crash::CrashReport;
+use crate::engine::{Board, ChildView};
 use crate::log::Line;
 use crate::log::utc;
 use clap::{Args, Subcommand};
@@ -292,7 +292,10 @@ mod tests {
 
     #[test]
     fn values_are_shown_as_people_read_them() {
-        assert_eq!([time(900), time(61_000), time(7_260_000), time(180_000_000)], ["0.9 s", "1 min 1 s", "2 h 1 min", "2 d 2 h"]);
+        assert_eq!(
+            [time(900), time(61_000), time(7_260_000), time(180_000_000)],
+            ["0.9 s", "1 min 1 s", "2 h 1 min", "2 d 2 h"]
+        );
         assert_eq!([bytes(0), bytes(10), bytes(2_048), bytes(3 << 20)], ["–", "10 B", "2.0 KiB", "3.0 MiB"]);
         assert_eq!(columns(&[["a", "b"].map(str::to_owned), ["long", "c"].map(str::to_owned)]), "a     b\nlong  c");
         assert_eq!(escaped("a-b_1.x/../ü"), "a-b_1.x%2F..%2F%C3%BC");

@@ -328,8 +328,10 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
 /// # Errors
 /// When it says what is not allowed.
 pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
-    let raw: RawConfig = toml::from_str(text)
-        .map_err(|error| ConfigError::Syntax { path: path.to_owned(), message: error.to_string().trim_end().to_owned() })?;
+    let raw: RawConfig = toml::from_str(text).map_err(|error| ConfigError::Syntax {
+        path: path.to_owned(),
+        message: error.to_string().trim_end().to_owned(),
+    })?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let folder = std::path::absolute(folder).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     Checker { path, text, folder }.config(raw)
@@ -368,7 +370,8 @@ impl Checker<'_> {
         if is_name(name) {
             return Ok(name.clone());
         }
-        let allowed = format!("is {name:?}, it must be 1 to {NAME_CHARS_MAX} letters, digits, `-`, `_` or `.`, not first `.`");
+        let allowed =
+            format!("is {name:?}, it must be 1 to {NAME_CHARS_MAX} letters, digits, `-`, `_` or `.`, not first `.`");
         self.wrong(key, value, allowed)
     }
 
@@ -432,7 +435,10 @@ impl Checker<'_> {
     fn socket<T>(&self, key: &str, value: &Spanned<T>, path: &Path) -> Result<(), ConfigError> {
         let bytes = path.as_os_str().len();
         if bytes > SOCKET_BYTES_MAX {
-            let why = format!("is too long: {} has {bytes} bytes, a socket's path at most {SOCKET_BYTES_MAX}", path.display());
+            let why = format!(
+                "is too long: {} has {bytes} bytes, a socket's path at most {SOCKET_BYTES_MAX}",
+                path.display()
+            );
             return self.wrong(key, value, why);
         }
         Ok(())
@@ -481,8 +487,10 @@ impl Checker<'_> {
             file_bytes: self.whole("child.log.file_mib", &raw.log.file_mib, 1, 4_096)? << 20,
             file_age_s: self.whole("child.log.file_age_h", &raw.log.file_age_h, 1, 8_760)? * 3_600,
             files: u32::try_from(self.whole("child.log.files", &raw.log.files, 1, 1_000)?).unwrap_or(1),
-            line_bytes: usize::try_from(self.whole("child.log.line_bytes", &raw.log.line_bytes, 80, 65_536)?).unwrap_or(80),
-            lines_per_s: u32::try_from(self.whole("child.log.lines_per_s", &raw.log.lines_per_s, 1, 1_000_000)?).unwrap_or(1),
+            line_bytes: usize::try_from(self.whole("child.log.line_bytes", &raw.log.line_bytes, 80, 65_536)?)
+                .unwrap_or(80),
+            lines_per_s: u32::try_from(self.whole("child.log.lines_per_s", &raw.log.lines_per_s, 1, 1_000_000)?)
+                .unwrap_or(1),
         };
         Ok(ChildConfig {
             command: raw.command.into_inner(),
@@ -525,8 +533,20 @@ impl Checker<'_> {
                 }
                 Target::Tcp(text.clone())
             }
-            (RawKind::Http, ..) => return self.wrong("child.health.kind", &raw.kind, "is http: that goes with `url`, and with no `address`"),
-            (RawKind::Tcp, ..) => return self.wrong("child.health.kind", &raw.kind, "is tcp: that goes with `address`, and with no `url`"),
+            (RawKind::Http, ..) => {
+                return self.wrong(
+                    "child.health.kind",
+                    &raw.kind,
+                    "is http: that goes with `url`, and with no `address`",
+                );
+            }
+            (RawKind::Tcp, ..) => {
+                return self.wrong(
+                    "child.health.kind",
+                    &raw.kind,
+                    "is tcp: that goes with `address`, and with no `url`",
+                );
+            }
             _ => return self.wrong("child.health.kind", &raw.kind, "must be http for `url`, tcp for `address`"),
         };
         if timeout.is_zero() {

@@ -504,7 +504,8 @@ impl Engine {
     }
 
     fn ready(&mut self, index: usize) {
-        if !self.adopting && matches!(self.fleet.members()[index].phase, Phase::Starting { .. }) {
+        let is_news = !matches!(self.children[index].config.health, Health::None);
+        if is_news && !self.adopting && matches!(self.fleet.members()[index].phase, Phase::Starting { .. }) {
             let after = unix_ms().saturating_sub(self.children[index].started_unix_ms);
             self.tell(Some(index), "ready", format!("is ready after {after} ms"));
         }

@@ -425,7 +425,8 @@ impl Fleet {
         let scope = self.scope(child);
         self.scopes[scope] = Scope::default();
         for (index, member) in self.members.iter_mut().enumerate() {
-            let same = matches!((&member.down, blamed), (Some(Why::Quarantined { by, .. }), Some(blamed)) if *by == blamed);
+            let same =
+                matches!((&member.down, blamed), (Some(Why::Quarantined { by, .. }), Some(blamed)) if *by == blamed);
             if index == child || same {
                 // Who is being stopped for another reason ends first, and runs then.
                 (member.down, member.batch, member.not_before) = (None, batch, self.now);
@@ -581,7 +582,9 @@ impl Fleet {
         for child in 0..self.members.len() {
             let member = &mut self.members[child];
             match &mut member.phase {
-                Phase::Starting { since } if now >= since.saturating_add(member.rules.start_timeout).max(member.ready_until) => {
+                Phase::Starting { since }
+                    if now >= since.saturating_add(member.rules.start_timeout).max(member.ready_until) =>
+                {
                     let illness = Illness::NotReady { within_s: member.rules.start_timeout.as_secs_f64() };
                     self.unwell(child, illness, actions);
                 }

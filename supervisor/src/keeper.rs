@@ -370,7 +370,8 @@ impl Keeper {
             ToKeeper::Stop { grace_ms } => {
                 let grace = Duration::from_millis(grace_ms) + GRACE_BACKSTOP;
                 self.kill_at.get_or_insert_with(|| Instant::now() + grace);
-                if let Some(group) = self.child.as_ref().and_then(|child| Pid::from_raw(child.child.id().cast_signed())) {
+                if let Some(group) = self.child.as_ref().and_then(|child| Pid::from_raw(child.child.id().cast_signed()))
+                {
                     // The uncollected child holds the group's number.
                     let _ = kill_process_group(group, Signal::TERM);
                 }

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tracing::{error, info, warn};
-use vsekai_supervisor::policy::Limits;
 use vsekai_supervisor::client::Failure;
 use vsekai_supervisor::engine::Engine;
+use vsekai_supervisor::policy::Limits;
 use vsekai_supervisor::{api, cli, config, keeper, runner, store};
 
 /// The supervisor itself failed; see [`vsekai_supervisor::policy::Outcome::exit_code`] for the other codes.

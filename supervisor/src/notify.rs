@@ -122,7 +122,9 @@ mod tests {
             ..Notice::default()
         };
         assert_eq!(notice, expected);
-        for nonsense in [&b""[..], b"READY", b"READY=0", b"=", b"\xff\xfe=1", b"X_VSEKAI_TICK=-1", b"X_VSEKAI_PLAYERS=5000000000"] {
+        for nonsense in
+            [&b""[..], b"READY", b"READY=0", b"=", b"\xff\xfe=1", b"X_VSEKAI_TICK=-1", b"X_VSEKAI_PLAYERS=5000000000"]
+        {
             assert_eq!(Notice::parse(nonsense), Notice::default(), "{nonsense:?}");
         }
     }

@@ -150,7 +150,8 @@ mod tests {
 
     #[test]
     fn descendants_are_found_however_deep() {
-        let mut shell = std::process::Command::new("sh").args(["-c", "sh -c 'sleep 60 & wait' & wait"]).spawn().unwrap();
+        let mut shell =
+            std::process::Command::new("sh").args(["-c", "sh -c 'sleep 60 & wait' & wait"]).spawn().unwrap();
         let pid = shell.id().cast_signed();
         let begun = std::time::Instant::now();
         while descendants(pid).len() < 2 {

@@ -182,8 +182,11 @@ fn a_probed_child_is_ready_when_it_answers_and_restarted_when_it_does_not_and_th
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let health = format!("health = {{ kind = \"tcp\", address = \"{address}\", interval_s = 0.05, timeout_s = 1, failures = 2 }}");
-    let supervised = Supervised::start(&[child("a", "exec sleep 1000", &health), child("b", &patient("b"), "")].concat());
+    let health = format!(
+        "health = {{ kind = \"tcp\", address = \"{address}\", interval_s = 0.05, timeout_s = 1, failures = 2 }}"
+    );
+    let supervised =
+        Supervised::start(&[child("a", "exec sleep 1000", &health), child("b", &patient("b"), "")].concat());
     supervised.wait_for("a", "starting");
     assert_eq!(supervised.child("b")["state"], "queued");
     let listener = std::net::TcpListener::bind(address).unwrap();
@@ -228,9 +231,11 @@ fn a_killed_supervisor_finds_its_children_again_and_loses_no_line() {
     assert_eq!(supervised.stop(), Some(0));
     assert!(!is_running(id(&before["pid"])));
     let mut next = 1;
-    for line in fs::read_dir(supervised.path("state/children/a/logs")).unwrap().flatten().flat_map(|file| {
-        fs::read_to_string(file.path()).unwrap().lines().map(str::to_owned).collect::<Vec<_>>()
-    }) {
+    for line in fs::read_dir(supervised.path("state/children/a/logs"))
+        .unwrap()
+        .flatten()
+        .flat_map(|file| fs::read_to_string(file.path()).unwrap().lines().map(str::to_owned).collect::<Vec<_>>())
+    {
         if let Some((_, number)) = line.split_once(" o line ") {
             assert_eq!(number.parse(), Ok(next), "{line}");
             next += 1;
@@ -244,7 +249,8 @@ fn a_killed_supervisor_finds_its_children_again_and_loses_no_line() {
 
 #[test]
 fn an_end_that_nobody_saw_is_accounted_for() {
-    let mut supervised = Supervised::start(&child("a", "while ! [ -e go ]; do sleep 0.01; done; exit 9", "restart = \"temporary\""));
+    let mut supervised =
+        Supervised::start(&child("a", "while ! [ -e go ]; do sleep 0.01; done; exit 9", "restart = \"temporary\""));
     let before = supervised.wait_for("a", "running");
     supervised.kill_supervisor();
     fs::write(supervised.path("go"), "").unwrap();
@@ -259,7 +265,8 @@ fn a_killed_keeper_takes_its_child_along_and_leaves_nobody() {
     let script = "echo $$ >> pids; setsid sh -c 'echo $$ >> pids; exec sleep 1000' & exec sleep 1000";
     let mut supervised = Supervised::start(&child("a", script, ""));
     for round in 1..=2usize {
-        let pids: Vec<i32> = supervised.wait_for_lines("pids", round * 2).iter().map(|pid| pid.parse().unwrap()).collect();
+        let pids: Vec<i32> =
+            supervised.wait_for_lines("pids", round * 2).iter().map(|pid| pid.parse().unwrap()).collect();
         let before = supervised.wait_for("a", "running");
         if round == 2 {
             // This time the keeper's parent is not the one who notices.
@@ -275,7 +282,8 @@ fn a_killed_keeper_takes_its_child_along_and_leaves_nobody() {
 
 #[test]
 fn who_outlived_supervisor_and_keeper_is_cleared_up_after() {
-    let mut supervised = Supervised::start(&child("a", "setsid sh -c 'echo $$ >> pids; exec sleep 1000' & exec sleep 1000", ""));
+    let mut supervised =
+        Supervised::start(&child("a", "setsid sh -c 'echo $$ >> pids; exec sleep 1000' & exec sleep 1000", ""));
     let left: i32 = supervised.wait_for_lines("pids", 1)[0].parse().unwrap();
     let before = supervised.wait_for("a", "running");
     supervised.kill_supervisor();
@@ -290,7 +298,8 @@ fn who_outlived_supervisor_and_keeper_is_cleared_up_after() {
 #[test]
 fn one_for_all_restarts_all() {
     let group = "[[group]]\nname = \"main\"\nstrategy = \"one-for-all\"\n";
-    let mut supervised = Supervised::start(&[group, &child("a", &patient("a"), ""), &child("b", &patient("b"), "")].concat());
+    let mut supervised =
+        Supervised::start(&[group, &child("a", &patient("a"), ""), &child("b", &patient("b"), "")].concat());
     supervised.wait_for("b", "running");
     let before = supervised.wait_for("a", "running");
     signal(id(&before["pid"]), Signal::KILL);
@@ -303,7 +312,8 @@ fn one_for_all_restarts_all() {
 #[test]
 fn failing_too_often_is_quarantined_with_the_reason_until_somebody_starts_it() {
     let group = "[[group]]\nname = \"main\"\nrestarts_max = 1\n";
-    let mut supervised = Supervised::start(&[group, &child("a", "echo run >> runs; echo 'stack backtrace:' >&2; exit 7", "")].concat());
+    let mut supervised =
+        Supervised::start(&[group, &child("a", "echo run >> runs; echo 'stack backtrace:' >&2; exit 7", "")].concat());
     let down = supervised.wait_for("a", "quarantined");
     assert_eq!(down["reason"], "exited with code 7, with 1 restarts in the last 10 s already");
     // Nor does a new supervisor try again.
@@ -343,7 +353,8 @@ fn limits_hold() {
 
 #[test]
 fn drain_gives_a_child_its_time_and_upgrade_starts_another_program() {
-    let saves = "trap 'echo saving; sleep 0.3; echo saved > saved; exit 0' TERM; echo up >> ups; while :; do sleep 0.02; done";
+    let saves =
+        "trap 'echo saving; sleep 0.3; echo saved > saved; exit 0' TERM; echo up >> ups; while :; do sleep 0.02; done";
     let supervised = Supervised::start(&child("a", saves, "grace_s = 0\ndrain_timeout_s = 30"));
     supervised.wait_for_lines("ups", 1);
     supervised.done(&["drain", "a"]);
@@ -364,7 +375,11 @@ fn drain_gives_a_child_its_time_and_upgrade_starts_another_program() {
 
 #[test]
 fn lines_are_kept_and_shown() {
-    let supervised = Supervised::start(&child("a", "echo out; echo err >&2; echo '{\"level\":\"WARN\",\"x\":1}'; exec sleep 1000", ""));
+    let supervised = Supervised::start(&child(
+        "a",
+        "echo out; echo err >&2; echo '{\"level\":\"WARN\",\"x\":1}'; exec sleep 1000",
+        "",
+    ));
     wait_until("three lines", || supervised.done(&["logs", "a"]).lines().count() >= 3);
     let lines: Vec<Value> =
         supervised.done(&["logs", "a", "--json"]).lines().map(|line| serde_json::from_str(line).unwrap()).collect();

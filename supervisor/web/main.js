@@ -126,8 +126,11 @@ function showBoard(board) {
       rows.delete(name);
     }
   }
-  if (!board.children.length && !list.childElementCount) list.append(element("p", "empty soft", "No children are configured."));
-  if (!rows.has(chosen) && board.children.length) choose(board.children[0].name);
+  if (!board.children.length && !list.childElementCount) list.append(element("p", "nothing", "No children are configured."));
+  if (!rows.has(chosen) && board.children.length) {
+    const wanted = decodeURIComponent(location.hash.slice(1));
+    choose(rows.has(wanted) ? wanted : board.children[0].name);
+  }
   for (const happened of board.recent) showHappened(happened);
 }
 
@@ -144,6 +147,7 @@ function facts(list, pairs) {
 
 function choose(name) {
   chosen = name;
+  history.replaceState(null, "", `#${encodeURIComponent(name)}`);
   byId("chosen").textContent = name;
   for (const [other, row] of rows) row.element.setAttribute("aria-pressed", String(other === name));
   logs.show(name);
@@ -158,6 +162,8 @@ function showHappened(happened) {
   // Boards repeat what was told already. A supervisor that was started anew counts from one again.
   if (happened.number <= newest) return;
   newest = happened.number;
+  // For machines: people see the child's state.
+  if (happened.kind === "gone") return;
   const when = clock(happened.at_unix_us / 1000, 0);
   const who = element("strong", "", happened.child ?? "supervisor");
   const item = element("li", "", element("time", "", when), who, element("span", "kind", happened.kind), element("span", "text", happened.text));
@@ -177,11 +183,11 @@ async function showCrashes() {
   try {
     reports = await get(`/api/children/${encodeURIComponent(chosen)}/crashes`);
   } catch (error) {
-    box.replaceChildren(element("p", "empty soft", error.message));
+    box.replaceChildren(element("p", "nothing", error.message));
     return;
   }
   if (!reports.length) {
-    box.replaceChildren(element("p", "empty soft", "No crash is on record."));
+    box.replaceChildren(element("p", "nothing", "No crash is on record."));
     return;
   }
   box.replaceChildren(...reports.map((report, index) => {

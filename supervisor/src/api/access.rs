@@ -96,7 +96,8 @@ mod tests {
 
     #[test]
     fn without_a_token_only_this_machine_asks() {
-        let here = |headers: &[(&'static str, &'static str)]| status(&Access::ThisMachine, Method::GET, "/api/board", headers);
+        let here =
+            |headers: &[(&'static str, &'static str)]| status(&Access::ThisMachine, Method::GET, "/api/board", headers);
         for host in ["localhost", "localhost:8075", "127.0.0.1:8075", "[::1]:8075"] {
             assert_eq!(here(&[("host", host)]), 200, "{host}");
         }

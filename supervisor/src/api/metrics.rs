@@ -33,7 +33,9 @@ type Column = (&'static str, &'static str, &'static str, fn(&ChildView) -> Optio
 #[expect(clippy::cast_precision_loss, reason = "Prometheus counts in f64")]
 const COLUMNS: &[Column] = &[
     ("up", "gauge", "1 when the child is ready", |child| Some(f64::from(u8::from(child.state == "running")))),
-    ("quarantined", "gauge", "1 when it failed too often", |child| Some(f64::from(u8::from(child.state == "quarantined")))),
+    ("quarantined", "gauge", "1 when it failed too often", |child| {
+        Some(f64::from(u8::from(child.state == "quarantined")))
+    }),
     ("restarts_total", "counter", "Restarts after failures", |child| Some(child.restarts as f64)),
     ("run", "counter", "Number of its run", |child| Some(child.run as f64)),
     ("uptime_seconds", "gauge", "How long it has been running", |child| child.uptime_ms.map(|ms| ms as f64 / 1_000.0)),
@@ -43,7 +45,9 @@ const COLUMNS: &[Column] = &[
     ("processes", "gauge", "It and those it started", |child| Some(child.sample.processes as f64)),
     ("tick", "counter", "The tick that it told", |child| child.tick.map(|tick| tick as f64)),
     ("players", "gauge", "Players that it told", |child| child.players.map(f64::from)),
-    ("backlog_bytes", "gauge", "Bytes not in the database yet, as it told", |child| child.backlog_bytes.map(|bytes| bytes as f64)),
+    ("backlog_bytes", "gauge", "Bytes not in the database yet, as it told", |child| {
+        child.backlog_bytes.map(|bytes| bytes as f64)
+    }),
     ("log_lines_total", "counter", "Lines kept", |child| Some(child.log_lines as f64)),
     ("log_lost_total", "counter", "Lines of this run lost", |child| Some(child.log_lost as f64)),
 ];
@@ -56,7 +60,8 @@ fn text(board: &Board) -> String {
         let _ = writeln!(text, "# HELP vsekai_child_{name} {help}\n# TYPE vsekai_child_{name} {kind}");
         for child in &board.children {
             if let Some(value) = value(child) {
-                let _ = writeln!(text, "vsekai_child_{name}{{child=\"{}\",group=\"{}\"}} {value}", child.name, child.group);
+                let _ =
+                    writeln!(text, "vsekai_child_{name}{{child=\"{}\",group=\"{}\"}} {value}", child.name, child.group);
             }
         }
     }
@@ -66,7 +71,10 @@ fn text(board: &Board) -> String {
         ("open_files", "Descriptors", own.open_files as f64),
         ("uptime_seconds", "How long it has been running", own.uptime_ms as f64 / 1_000.0),
     ] {
-        let _ = writeln!(text, "# HELP vsekai_supervisor_{name} {help} of the supervisor\n# TYPE vsekai_supervisor_{name} gauge");
+        let _ = writeln!(
+            text,
+            "# HELP vsekai_supervisor_{name} {help} of the supervisor\n# TYPE vsekai_supervisor_{name} gauge"
+        );
         let _ = writeln!(text, "vsekai_supervisor_{name} {value}");
     }
     text

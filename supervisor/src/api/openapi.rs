@@ -11,11 +11,9 @@ pub fn document(routes: &[Route]) -> Value {
         let mut parameters: Vec<Value> = in_path
             .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
             .collect();
-        parameters.extend(
-            route.query.iter().map(
-                |(name, what)| json!({ "name": name, "in": "query", "description": what, "schema": { "type": "string" } }),
-            ),
-        );
+        parameters.extend(route.query.iter().map(
+            |(name, what)| json!({ "name": name, "in": "query", "description": what, "schema": { "type": "string" } }),
+        ));
         let mut answers = json!({ "200": { "description": "Done", "content": { route.answer: {} } } });
         for (code, what) in [
             ("400", "The request is wrong; the text says why"),

@@ -28,7 +28,8 @@ fn every_route_is_in_the_document_and_names_its_parameters() {
 #[test]
 fn what_changes_something_is_posted_and_what_does_not_is_not() {
     for route in routes() {
-        let orders = ["start", "stop", "restart", "drain", "upgrade", "maintain", "release", "reload", "detach", "shutdown"];
+        let orders =
+            ["start", "stop", "restart", "drain", "upgrade", "maintain", "release", "reload", "detach", "shutdown"];
         let is_order = orders.iter().any(|order| route.path.ends_with(&format!("/{order}")));
         assert_eq!(route.method == "post", is_order, "{}", route.path);
     }
@@ -39,9 +40,17 @@ fn the_page_loads_nothing_from_elsewhere_and_only_what_there_is() {
     let page = include_str!("../../web/index.html");
     for part in page.split(['"', '\'']).filter(|part| part.starts_with("/web/")) {
         let name = part.trim_start_matches("/web/");
-        assert!(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("web").join(name).is_file(), "{name} is not there");
+        assert!(
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("web").join(name).is_file(),
+            "{name} is not there"
+        );
     }
-    for text in [page, include_str!("../../web/main.js"), include_str!("../../web/style.css"), include_str!("../../web/server.js")] {
+    for text in [
+        page,
+        include_str!("../../web/main.js"),
+        include_str!("../../web/style.css"),
+        include_str!("../../web/server.js"),
+    ] {
         let foreign = text.split("http").skip(1).any(|rest| rest.starts_with("://") || rest.starts_with("s://"));
         assert!(!foreign, "something is loaded from elsewhere");
     }

@@ -23,10 +23,35 @@ fn the_sample_says_the_defaults() {
     assert_eq!(config.groups[0].1.restarts_max, 5);
     assert_eq!(config.children[0].log, LogLimits::default());
     // Every key of the file's forms is in it, if only in a comment.
-    for key in ["state_dir", "address", "socket", "token_file", "strategy", "restarts_max", "window_s", "grace_s", "drain_url",
-        "drain_timeout_s", "kind", "url", "interval_s", "timeout_s", "failures", "start_timeout_s", "abort_timeout_s",
-        "memory_mib", "open_files", "file_mib", "file_age_h", "files", "line_bytes", "lines_per_s", "crashes", "group", "restart"]
-    {
+    for key in [
+        "state_dir",
+        "address",
+        "socket",
+        "token_file",
+        "strategy",
+        "restarts_max",
+        "window_s",
+        "grace_s",
+        "drain_url",
+        "drain_timeout_s",
+        "kind",
+        "url",
+        "interval_s",
+        "timeout_s",
+        "failures",
+        "start_timeout_s",
+        "abort_timeout_s",
+        "memory_mib",
+        "open_files",
+        "file_mib",
+        "file_age_h",
+        "files",
+        "line_bytes",
+        "lines_per_s",
+        "crashes",
+        "group",
+        "restart",
+    ] {
         let said = |line: &str| line.trim_start_matches("# ").starts_with(&format!("{key} = "));
         assert!(sample.lines().any(said), "{key} is not in the sample");
     }
@@ -41,13 +66,22 @@ fn what_is_refused_is_named_with_line_key_and_what_is_allowed() {
         (format!("{child}grace_s = -1"), ":4: `child.grace_s` is -1, it must be from 0 to 86400"),
         (format!("{child}grace_s = nan"), ":4: `child.grace_s` is NaN, it must be from 0 to 86400"),
         (format!("{child}group = \"b\""), ":4: `child.group` is none of the groups: main"),
-        (format!("{child}restart = \"often\""), "unknown variant `often`, expected one of `permanent`, `transient`, `temporary`"),
+        (
+            format!("{child}restart = \"often\""),
+            "unknown variant `often`, expected one of `permanent`, `transient`, `temporary`",
+        ),
         (format!("{child}{child}"), ":5: `child.name` is \"a\" a second time"),
-        ("[[child]]\nname = \"../a\"\ncommand = [\"x\"]".to_owned(), ":2: `child.name` is \"../a\", it must be 1 to 40 letters"),
+        (
+            "[[child]]\nname = \"../a\"\ncommand = [\"x\"]".to_owned(),
+            ":2: `child.name` is \"../a\", it must be 1 to 40 letters",
+        ),
         ("[[child]]\nname = \"a\"\ncommand = []".to_owned(), ":3: `child.command` must name a program"),
         ("[[child]]\nname = \"a\"".to_owned(), "missing field `command`"),
         ("[[group]]\nname = \"a\"\nstrategy = \"all\"".to_owned(), "unknown variant `all`"),
-        ("[[group]]\nname = \"a\"\nrestarts_max = 1001".to_owned(), ":3: `group.restarts_max` is 1001, it must be from 0 to 1000"),
+        (
+            "[[group]]\nname = \"a\"\nrestarts_max = 1001".to_owned(),
+            ":3: `group.restarts_max` is 1001, it must be from 0 to 1000",
+        ),
         (format!("{child}health = {{ kind = \"http\" }}"), "goes with `url`"),
         (format!("{child}health = {{ kind = \"http\", url = \"ftp://x\" }}"), "it must be http://HOST:PORT/PATH"),
         (format!("{child}health = {{ kind = \"tcp\", address = \"8080\" }}"), "it must be HOST:PORT"),
@@ -59,7 +93,10 @@ fn what_is_refused_is_named_with_line_key_and_what_is_allowed() {
         (format!("state_dir = \"{}\"\n{child}", "x".repeat(90)), ":1: `state_dir` is too long"),
     ] {
         let error = parsed(&text).expect_err(&text);
-        assert!(error.contains(message) && error.starts_with("/etc/vsekai/supervisor.toml:"), "{error}\n  lacks\n{message}");
+        assert!(
+            error.contains(message) && error.starts_with("/etc/vsekai/supervisor.toml:"),
+            "{error}\n  lacks\n{message}"
+        );
     }
     assert!(parsed("[http]\naddress = \"0.0.0.0:80\"\ntoken_file = \"t\"").is_ok());
 }

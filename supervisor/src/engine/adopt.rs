@@ -67,7 +67,8 @@ pub fn spawn_keeper(folder: &Path, spec: &Spec) -> io::Result<Process> {
 /// Why a keeper ended before it kept anything.
 pub fn keepers_last_words(folder: &Path) -> String {
     let mut words = String::new();
-    let read = File::open(folder.join(KEEPER_ERRORS)).map(|file| file.take(LAST_WORDS_BYTES_MAX).read_to_string(&mut words));
+    let read =
+        File::open(folder.join(KEEPER_ERRORS)).map(|file| file.take(LAST_WORDS_BYTES_MAX).read_to_string(&mut words));
     let last = words.lines().rev().find(|line| !line.trim().is_empty());
     match (read, last) {
         (Ok(_), Some(line)) => format!("its keeper ended: {}", crate::notify::printable(line, 300)),
@@ -104,7 +105,8 @@ fn marked(is: impl Fn(&str) -> bool) -> Vec<Process> {
             .and_then(|file| file.take(ENVIRONMENT_BYTES_MAX).read_to_end(&mut environment));
         read.is_ok()
             && environment.split(|&byte| byte == 0).any(|variable| {
-                let value = std::str::from_utf8(variable).ok().and_then(|text| text.strip_prefix(MARK)?.strip_prefix('='));
+                let value =
+                    std::str::from_utf8(variable).ok().and_then(|text| text.strip_prefix(MARK)?.strip_prefix('='));
                 value.is_some_and(&is)
             })
     };

@@ -88,7 +88,7 @@ pub struct Point {
     /// Bytes not in the database yet.
     pub backlog_bytes: Option<u64>,
     /// Memory, resident.
-    pub rss_bytes: u64,
+    pub rss_bytes: Option<u64>,
 }
 
 /// A child as the API shows it.
@@ -258,7 +258,7 @@ impl Child {
             tick_hz: self.tick_hz.filter(|_| lives),
             players: self.said.players.filter(|_| lives),
             backlog_bytes: self.said.backlog_bytes.filter(|_| lives),
-            rss_bytes: self.sample.rss_bytes,
+            rss_bytes: Some(self.sample.rss_bytes).filter(|_| lives),
         });
     }
 

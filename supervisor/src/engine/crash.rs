@@ -99,8 +99,11 @@ fn files(folder: &Path) -> Vec<(u64, PathBuf)> {
 fn backtrace(lines: &[Line]) -> Vec<String> {
     let begins = |text: &str| {
         let text = text.to_lowercase();
-        text.contains("panicked at") || text.contains("stack backtrace") || text.contains("dumping the backtrace")
-            || text.contains("handle_crash") || text.starts_with("traceback (most recent")
+        text.contains("panicked at")
+            || text.contains("stack backtrace")
+            || text.contains("dumping the backtrace")
+            || text.contains("handle_crash")
+            || text.starts_with("traceback (most recent")
     };
     let goes_on = |text: &str| {
         let text = text.trim_start();
@@ -109,7 +112,9 @@ fn backtrace(lines: &[Line]) -> Vec<String> {
             || text.starts_with('[')
             || text.starts_with("note:")
             || text.starts_with("File \"")
-            || text.split_once(':').is_some_and(|(number, _)| !number.is_empty() && number.chars().all(|c| c.is_ascii_digit()))
+            || text
+                .split_once(':')
+                .is_some_and(|(number, _)| !number.is_empty() && number.chars().all(|c| c.is_ascii_digit()))
     };
     let Some(mut begin) = lines.iter().rposition(|line| begins(&line.text)) else { return Vec::new() };
     // The panic's own words stand before the frames.
@@ -162,7 +167,15 @@ mod tests {
         for number in 0..300 {
             log.line('o', format!("line {number}").as_bytes());
         }
-        for text in ["thread 'main' panicked at src/main.rs:3:5:", "boom", "stack backtrace:", "   0: std::panicking", "             at ./x.rs:7", "   1: main", "bye"] {
+        for text in [
+            "thread 'main' panicked at src/main.rs:3:5:",
+            "boom",
+            "stack backtrace:",
+            "   0: std::panicking",
+            "             at ./x.rs:7",
+            "   1: main",
+            "bye",
+        ] {
             log.line('e', text.as_bytes());
         }
         log.flush();

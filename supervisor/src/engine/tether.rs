@@ -47,7 +47,10 @@ pub async fn hold(
     words: mpsc::Sender<FromTether>,
 ) {
     // Who is gone already cannot be opened.
-    #[expect(deprecated, reason = "its successor is unsafe to call; an `OwnedFd` keeps the descriptor that it is, which is what that wants")]
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe to call; an `OwnedFd` keeps the descriptor that it is, which is what that wants"
+    )]
     let pidfd = keeper.open().and_then(|pidfd| AsyncFd::new(pidfd).ok());
     if let Some(pidfd) = pidfd {
         let talk = async {

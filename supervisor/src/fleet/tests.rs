@@ -253,7 +253,9 @@ fn grace_ends_in_a_kill_also_of_those_who_outlive_their_process() {
 
 #[test]
 fn a_drained_child_has_its_time_and_what_was_asked_for_follows() {
-    for (after, down) in [(AfterDrain::Stop, Some(Why::Asked)), (AfterDrain::Hold, Some(Why::Maintenance)), (AfterDrain::Start, None)] {
+    for (after, down) in
+        [(AfterDrain::Stop, Some(Why::Asked)), (AfterDrain::Hold, Some(Why::Maintenance)), (AfterDrain::Start, None)]
+    {
         let mut world = World::running(1, Strategy::OneForOne);
         assert_eq!(world.step(Event::Drain(0, after)), [Action::Drain(0)]);
         assert_eq!(world.at(ms(1_999)).step(Event::TimePassed), []);
@@ -301,10 +303,8 @@ fn any_ending() -> impl Generates<Value = Ending> {
 
 fn any_event(operators: bool) -> impl Generates<Value = Event> {
     let child = 0usize..4;
-    let illness = prop_oneof![
-        Just(Illness::Hung { for_s: 1.0, tick: None }),
-        Just(Illness::Memory { bytes: 2, max: 1 })
-    ];
+    let illness =
+        prop_oneof![Just(Illness::Hung { for_s: 1.0, tick: None }), Just(Illness::Memory { bytes: 2, max: 1 })];
     let after = prop_oneof![Just(AfterDrain::Stop), Just(AfterDrain::Start), Just(AfterDrain::Hold)];
     let weight = u32::from(operators);
     prop_oneof![
@@ -322,13 +322,20 @@ fn any_event(operators: bool) -> impl Generates<Value = Event> {
 }
 
 fn any_fleet() -> impl Generates<Value = (Vec<ChildRules>, Vec<GroupRules>)> {
-    let restart = prop_oneof![3 => Just(Restart::Permanent), 1 => Just(Restart::Transient), 1 => Just(Restart::Temporary)];
+    let restart =
+        prop_oneof![3 => Just(Restart::Permanent), 1 => Just(Restart::Transient), 1 => Just(Restart::Temporary)];
     let strategy = prop_oneof![Just(Strategy::OneForOne), Just(Strategy::RestForOne), Just(Strategy::OneForAll)];
     let groups = prop::collection::vec((strategy, 0u32..5, 1u64..10_000), 2);
     let children = prop::collection::vec((0usize..2, restart, 0u64..3_000), 4);
     (children, groups).prop_map(|(children, groups)| {
-        let children = children.into_iter().map(|(group, restart, grace_ms)| ChildRules { grace: ms(grace_ms), ..rules(group, restart) });
-        let groups = groups.into_iter().map(|(strategy, restarts_max, window_ms)| GroupRules { strategy, restarts_max, window: ms(window_ms) });
+        let children = children
+            .into_iter()
+            .map(|(group, restart, grace_ms)| ChildRules { grace: ms(grace_ms), ..rules(group, restart) });
+        let groups = groups.into_iter().map(|(strategy, restarts_max, window_ms)| GroupRules {
+            strategy,
+            restarts_max,
+            window: ms(window_ms),
+        });
         (children.collect(), groups.collect())
     })
 }

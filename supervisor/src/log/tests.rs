@@ -1,7 +1,7 @@
 //! Logs written and read back: numbers without gap, bounds, a disk that refuses.
 
 use super::read::{Follower, tail};
-use super::write::{LogWriter, Lines};
+use super::write::{Lines, LogWriter};
 use super::*;
 use std::fs;
 

@@ -192,9 +192,10 @@ impl LogWriter {
         let mut end = Vec::new();
         Read::by_ref(&mut file).take(LAST_LINE_WITHIN).read_to_end(&mut end)?;
         let whole = end.iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1);
-        let number = end[..whole].split(|&byte| byte == b'\n').rev().find_map(|line| {
-            std::str::from_utf8(line.split(|&byte| byte == b' ').next()?).ok()?.parse::<u64>().ok()
-        });
+        let number = end[..whole]
+            .split(|&byte| byte == b'\n')
+            .rev()
+            .find_map(|line| std::str::from_utf8(line.split(|&byte| byte == b' ').next()?).ok()?.parse::<u64>().ok());
         if let Some(number) = number {
             self.next = number + 1;
         }

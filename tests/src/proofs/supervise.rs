@@ -48,7 +48,9 @@ pub fn run(short: bool) -> Result<String> {
         )
     });
     let children: String = children.collect();
-    let config = format!("[http]\naddress = \"127.0.0.1:0\"\n[[group]]\nname = \"main\"\nrestarts_max = 100\nwindow_s = 0.1\n{children}");
+    let config = format!(
+        "[http]\naddress = \"127.0.0.1:0\"\n[[group]]\nname = \"main\"\nrestarts_max = 100\nwindow_s = 0.1\n{children}"
+    );
     let mut supervisor = Supervisor::start(folder.path(), &config)?;
     let events = supervisor.events()?;
 
@@ -122,7 +124,9 @@ fn collect(events: &Receiver<(u64, Value)>, seen: &mut BTreeMap<String, u64>, co
                     quiet_since = Instant::now();
                 }
             }
-            Err(RecvTimeoutError::Timeout) => ensure!(quiet_since.elapsed() < LONG, "nothing ends any more, after {}", seen.len()),
+            Err(RecvTimeoutError::Timeout) => {
+                ensure!(quiet_since.elapsed() < LONG, "nothing ends any more, after {}", seen.len())
+            }
             Err(RecvTimeoutError::Disconnected) => bail!("the stream of events has ended after {} ends", seen.len()),
         }
     }
@@ -221,7 +225,8 @@ impl Supervisor {
             let children = self.get("/api/children")?;
             let children = children.as_array().context("no children")?;
             // What ran for a moment ran.
-            if children.iter().all(|child| child["state"] == state || state == "running" && child["state"] != "stopped") {
+            if children.iter().all(|child| child["state"] == state || state == "running" && child["state"] != "stopped")
+            {
                 return Ok(());
             }
             ensure!(begun.elapsed() < LONG, "not all are {state}: {children:?}\n{}", self.log());
@@ -304,7 +309,8 @@ fn misbehave(say: &dyn Fn(&str), deaths: &Path) -> Result<u8> {
     let turn: usize = run.parse::<usize>()? + name.trim_start_matches('c').parse::<usize>()?;
     let kind = KINDS[turn % KINDS.len()];
     let mut deaths = OpenOptions::new().create(true).append(true).open(deaths)?;
-    let mut dying = || writeln!(deaths, "{mark} {kind} {}", unix_us());
+    // In one piece: others write into the same file.
+    let mut dying = || deaths.write_all(format!("{mark} {kind} {}\n", unix_us()).as_bytes());
     say("READY=1\nX_VSEKAI_TICK=1");
     println!("{kind}, about to");
     // What lives for a while is not restarted more and more slowly.
