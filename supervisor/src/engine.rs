@@ -218,7 +218,7 @@ impl Engine {
         };
         let (board, shown) = watch::channel(Arc::new(board));
         let handle = Handle { asks, board: shown, events: events.clone(), folders: Arc::new(folders) };
-        let engine = Engine {
+        let mut engine = Engine {
             config,
             path: path.to_owned(),
             fleet,
@@ -240,6 +240,7 @@ impl Engine {
             finishing: false,
             _lock: lock,
         };
+        engine.show();
         Ok((engine, handle))
     }
 

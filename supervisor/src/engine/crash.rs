@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 const LINES: usize = 100;
 /// Lines of a backtrace that a report keeps.
 const BACKTRACE_LINES_MAX: usize = 200;
+/// Between a panic and its backtrace stand so many lines of its message.
+const PANIC_LINES_MAX: usize = 4;
 /// Most bytes of a report that are read.
 const REPORT_BYTES_MAX: u64 = 8 << 20;
 
@@ -118,13 +120,13 @@ fn backtrace(lines: &[Line]) -> Vec<String> {
     };
     let Some(mut begin) = lines.iter().rposition(|line| begins(&line.text)) else { return Vec::new() };
     // The panic's own words stand before the frames.
-    while begin > 0 && goes_on(&lines[begin - 1].text) {
-        begin -= 1;
+    if let Some(earlier) = (begin.saturating_sub(PANIC_LINES_MAX)..begin).find(|&index| begins(&lines[index].text)) {
+        begin = earlier;
     }
     let mut found: Vec<String> = Vec::new();
     for (index, line) in lines[begin..].iter().enumerate() {
         // Between a panic and its frames stand its message's lines.
-        if index > 3 && !goes_on(&line.text) || found.len() == BACKTRACE_LINES_MAX {
+        if index > PANIC_LINES_MAX && !goes_on(&line.text) || found.len() == BACKTRACE_LINES_MAX {
             break;
         }
         if line.stream != 's' {
