@@ -1,39 +1,52 @@
-//! The `vsekai-supervisor` command: runs one supervised command, or serves a store, in the foreground.
+//! The `vsekai-supervisor` command: keeps children running, asks a running supervisor, or serves a store.
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tracing::{error, info, warn};
+use vsekai_supervisor::client::Failure;
+use vsekai_supervisor::engine::Engine;
 use vsekai_supervisor::policy::Limits;
-use vsekai_supervisor::{runner, store};
+use vsekai_supervisor::{api, cli, config, keeper, runner, store};
 
 /// The supervisor itself failed; see [`vsekai_supervisor::policy::Outcome::exit_code`] for the other codes.
 const EXIT_FAILED: u8 = 5;
 
+/// A running supervisor was asked and said no, or a configuration is wrong.
+const EXIT_REFUSED: u8 = 1;
+
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  the command exited with code 0, or was stopped on request within the grace time
+  0  done; of `run`: stopped on request, or detached; of `run -- COMMAND`: the command exited with code 0, or was stopped on
+     request within the grace time
+  1  the running supervisor said no, or the configuration is wrong; the reason is on stderr
   2  the command line is wrong
-  3  quarantined: the command failed too often; the reason is on stderr
-  4  stopped on request, but somebody had to be killed when the grace time was over
-  5  the supervisor itself failed";
+  3  quarantined: the command of `run -- COMMAND` failed too often; the reason is on stderr
+  4  stopped on request, but somebody of `run -- COMMAND` had to be killed when the grace time was over
+  5  the supervisor itself failed, or none answers";
 
-/// Keeps a command running: restarts it when it fails, gives up in the open when it keeps failing.
+/// Keeps game servers and other commands running: restarts what fails, gives up in the open when it keeps failing.
 #[derive(Parser)]
 #[command(version, after_help = EXIT_CODES)]
 struct Cli {
+    #[command(flatten)]
+    place: cli::Where,
     #[command(subcommand)]
     task: Task,
 }
 
 #[derive(Subcommand)]
 enum Task {
-    /// Run one command in the foreground until it exits with code 0, fails too often, or SIGTERM or SIGINT comes.
+    /// Run in the foreground: the children of the configuration, or one command.
     ///
-    /// A failure is an exit code other than 0, an end by a signal, or a command that cannot be started. It is started
+    /// With a configuration: until SIGTERM or SIGINT comes, which stops all children in reverse order; a second one kills them. SIGHUP
+    /// reads the configuration again. Killed with -9 and started again, it takes over the children that still run.
+    ///
+    /// With a command: until it exits with code 0, fails too often, or SIGTERM or SIGINT comes. A failure is an exit code other than 0, an end by a signal, or a command that cannot be started. It is started
     /// again after 100 ms, doubling to 30 s while it keeps failing, less up to 20 % of jitter. SIGTERM and SIGINT are
     /// passed on to the command's whole process group; what has not ended when the grace time is over is killed.
     #[command(after_help = EXIT_CODES)]
@@ -43,6 +56,10 @@ enum Task {
     /// They use it as `unix:SOCKET`. Only this user's processes may: the socket has mode 0600.
     #[command(after_help = STORE_EXAMPLE)]
     Store(StoreArgs),
+    /// Check a configuration
+    Check,
+    #[command(flatten)]
+    Request(cli::Request),
 }
 
 const STORE_EXAMPLE: &str = "\
@@ -74,20 +91,38 @@ struct RunArgs {
     /// Seed of the jitter, to replay a run; otherwise drawn from the clock and told on stderr.
     #[arg(long, value_name = "SEED")]
     seed: Option<u64>,
-    /// The program and its arguments, after `--`.
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    /// One program and its arguments, after `--`, instead of a configuration.
+    #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 
 fn main() -> ExitCode {
-    let Cli { task } = Cli::parse();
+    // Keepers are small, and children start quickly: neither needs more of this program than its own part.
+    match std::env::args_os().nth(1) {
+        Some(task) if task == "keep" => return keep(),
+        Some(task) if task == "launch" => return ExitCode::from(u8::try_from(keeper::launch()).unwrap_or(EXIT_FAILED)),
+        _ => {}
+    }
+    let Cli { place, task } = Cli::parse();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
     match task {
+        Task::Run(arguments) if arguments.command.is_empty() => supervise(&place.config, arguments.seed),
         Task::Run(arguments) => run(&arguments),
+        Task::Check => match config::load(&place.config) {
+            Ok(config) => {
+                println!("{}: {} children, well", place.config.display(), config.children.len());
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                error!("{:#}", anyhow::Error::new(error));
+                ExitCode::from(EXIT_REFUSED)
+            }
+        },
+        Task::Request(request) => ask(&place, request),
         Task::Store(StoreArgs { store, socket }) => match store::run(&store, &socket) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -95,6 +130,66 @@ fn main() -> ExitCode {
                 ExitCode::from(EXIT_FAILED)
             }
         },
+    }
+}
+
+/// Keeps one child; only the supervisor starts this (`keep`, and `launch` in the child itself).
+fn keep() -> ExitCode {
+    match keeper::run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The supervisor reads this.
+            eprintln!("{error:#}");
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
+
+/// One thread for the engine and the API, and a few for disks.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().max_blocking_threads(6).thread_keep_alive(Duration::from_secs(2));
+    builder.build().context("there is no runtime")
+}
+
+fn supervise(path: &Path, seed: Option<u64>) -> ExitCode {
+    let config = match config::load(path) {
+        Ok(config) => config,
+        Err(error) => {
+            error!("{:#}", anyhow::Error::new(error));
+            return ExitCode::from(EXIT_REFUSED);
+        }
+    };
+    let supervised = || -> anyhow::Result<()> {
+        let runtime = runtime()?;
+        runtime.block_on(async {
+            let (engine, handle) = Engine::new(config.clone(), path, seed.unwrap_or_else(ambient_seed))?;
+            api::serve(&config, &handle, None).await?;
+            let outcome = engine.run().await?;
+            info!("{outcome:?}");
+            // Whoever asked for this gets the answer.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            Ok(())
+        })
+    };
+    match supervised() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("the supervisor failed: {error:#}");
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
+
+fn ask(place: &cli::Where, request: cli::Request) -> ExitCode {
+    let asked = runtime().and_then(|runtime| runtime.block_on(cli::run(place, request)));
+    match asked {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            let not_there = matches!(error.downcast_ref(), Some(Failure::NotThere(..)));
+            ExitCode::from(if not_there { EXIT_FAILED } else { EXIT_REFUSED })
+        }
     }
 }
 

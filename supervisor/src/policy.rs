@@ -312,18 +312,22 @@ impl Policy {
 }
 
 /// The wait after this many failures in a row before this one, before jitter.
-fn backoff(failure_streak: u32) -> Duration {
+pub(crate) fn backoff(failure_streak: u32) -> Duration {
     let factor = 2u32.checked_pow(failure_streak).unwrap_or(u32::MAX);
     BACKOFF_MIN.saturating_mul(factor).min(BACKOFF_MAX)
 }
 
 /// SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014); enough to spread restarts.
 #[derive(Debug, Clone)]
-struct Jitter(u64);
+pub(crate) struct Jitter(u64);
 
 impl Jitter {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// Takes up to [`JITTER_PERCENT`] off.
-    fn shorten(&mut self, delay: Duration) -> Duration {
+    pub(crate) fn shorten(&mut self, delay: Duration) -> Duration {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -7,9 +7,11 @@ pub mod fencing;
 pub mod hostile_clients;
 pub mod kill;
 pub mod planted;
+pub mod readopt;
 pub mod resume;
 pub mod shard_crash;
 pub mod store_model;
+pub mod supervise;
 
 /// A proof by name: what it shows, and how to run it. The text it returns are its figures.
 #[derive(Debug, Clone, Copy)]
@@ -73,6 +75,16 @@ pub const PROOFS: &[Proof] = &[
         name: "shard-crash",
         shows: "a supervised shard that is killed under building bots ticks again at once: nothing lost, nothing doubled",
         run: shard_crash::run,
+    },
+    Proof {
+        name: "supervise",
+        shows: "children that crash, hang, fork away and flood their logs are seen at once, cleared to the last process, and cost nothing",
+        run: supervise::run,
+    },
+    Proof {
+        name: "readopt",
+        shows: "kill -9 of the supervisor touches no child: same process, no line lost, found again within a second",
+        run: readopt::run,
     },
 ];
 

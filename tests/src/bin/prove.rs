@@ -1,7 +1,7 @@
 //! Runs one proof: `prove NAME [--short]`, or `prove --list`. Ends with one line `NAME: PASS …` or `NAME: FAIL …`.
 
 use std::process::ExitCode;
-use vsekai_tests::proofs::{PROOFS, fencing};
+use vsekai_tests::proofs::{PROOFS, fencing, supervise};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -11,6 +11,18 @@ fn main() -> ExitCode {
             Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
             Err(error) => {
                 eprintln!("writer: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    if let [flag, rest @ ..] = &arguments[..]
+        && flag == "--child"
+    {
+        // This program as a child of a supervisor.
+        return match supervise::child(rest) {
+            Ok(code) => ExitCode::from(code),
+            Err(error) => {
+                eprintln!("child: {error:#}");
                 ExitCode::FAILURE
             }
         };

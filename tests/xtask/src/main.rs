@@ -73,6 +73,8 @@ const SHORT_PROOFS: &[&str] = &[
     "planted-bugs",
     "fencing",
     "store-model",
+    "supervise",
+    "readopt",
 ];
 
 fn test() -> Result<()> {
