@@ -4,8 +4,10 @@
 //! ordered (hello, commands and their results, what comes into view). Messages are postcard; the two bulk messages have
 //! layouts of their own: [`view`] (what comes, changes and goes) and [`motion`] (how movers move, bit-packed).
 
+pub mod body;
 pub mod motion;
 pub mod pose;
+pub mod slots;
 pub mod steps;
 pub mod view;
 
