@@ -21,9 +21,10 @@ const SLEEP_TICKS: u32 = 12;
 const WAKE_M_S: f64 = 0.25;
 
 /// Half a side of the walled yard.
-const YARD_M: f64 = 15.0;
-const STIRRER_M: f64 = 3.0;
-const STIRRER_M_S: f64 = 5.0;
+const YARD_M: f64 = 12.0;
+const STIRRER_HEIGHT_M: f64 = 0.7;
+const STIRRER_M: f64 = 4.0;
+const STIRRER_M_S: f64 = 6.0;
 
 /// Of the hollow sphere in which asteroids fly, and of the planetoid in its middle.
 const HOLLOW_M: f64 = 25.0;
@@ -34,8 +35,11 @@ type Vector = [f64; 3];
 /// What happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scene {
-    /// Gravity, a floor with walls, and a ball of force that moves about and stirs what lies there.
-    Yard,
+    /// Gravity, a floor with walls, and balls of force that move about and stir what lies there.
+    Yard {
+        /// How many balls.
+        stirrers: usize,
+    },
     /// No gravity: asteroids in a hollow sphere with a planetoid in its middle speed up and slow down all the time and
     /// collide, as in the open benchmark of KinematicSoup. None ever rests.
     Asteroids,
@@ -70,8 +74,8 @@ pub struct Simulation {
     pub bodies: Vec<Rigid>,
     scene: Scene,
     random: Random,
-    stirrer: Vector,
-    stirrer_to: Vector,
+    /// Where each ball of force is, and where it goes.
+    stirrers: Vec<(Vector, Vector)>,
 }
 
 /// Splitmix64 (G. Steele, D. Lea, C. Flood, 2014).
@@ -114,11 +118,16 @@ impl Simulation {
         while bodies.len() < count {
             let number = bodies.len();
             let (at, velocity, spin) = match scene {
-                Scene::Yard => {
+                Scene::Yard { .. } => {
                     // Layers of 12 by 12 that fall down.
                     let (layer, column, row) = (number / 144, number % 12, number / 12 % 12);
-                    let place = |index: usize, random: &mut Random| index as f64 * 2.2 - 12.1 + random.between(-0.3, 0.3);
-                    ([place(column, &mut random), 1.0 + 1.6 * layer as f64, place(row, &mut random)], [0.0; 3], [0.0; 3])
+                    let place =
+                        |index: usize, random: &mut Random| index as f64 * 1.8 - 9.9 + random.between(-0.3, 0.3);
+                    (
+                        [place(column, &mut random), 1.0 + 1.6 * layer as f64, place(row, &mut random)],
+                        [0.0; 3],
+                        [0.0; 3],
+                    )
                 }
                 Scene::Asteroids => {
                     let at = scale(random.inside_sphere(), HOLLOW_M - 1.0);
@@ -135,7 +144,11 @@ impl Simulation {
                 bodies.push(Rigid { at, turn, velocity, spin, slow_ticks: 0, touches: false, target_m_s });
             }
         }
-        Simulation { bodies, scene, random, stirrer: [0.0, 0.7, 0.0], stirrer_to: [0.0, 0.7, 0.0] }
+        let stirrers = match scene {
+            Scene::Yard { stirrers } => vec![([0.0, STIRRER_HEIGHT_M, 0.0], [0.0, STIRRER_HEIGHT_M, 0.0]); stirrers],
+            Scene::Asteroids => Vec::new(),
+        };
+        Simulation { bodies, scene, random, stirrers }
     }
 
     /// One tick.
@@ -145,7 +158,7 @@ impl Simulation {
         }
         for _ in 0..SUBSTEPS {
             match self.scene {
-                Scene::Yard => self.stir(),
+                Scene::Yard { .. } => self.stir(),
                 Scene::Asteroids => self.drive(),
             }
             self.collide();
@@ -155,7 +168,7 @@ impl Simulation {
         }
         for body in &mut self.bodies {
             let slow = dot(body.velocity, body.velocity) + INERTIA * dot(body.spin, body.spin) < SLEEP_M_S * SLEEP_M_S;
-            let may_rest = self.scene == Scene::Yard && (body.touches || body.at_rest());
+            let may_rest = self.scene != Scene::Asteroids && (body.touches || body.at_rest());
             body.slow_ticks = if slow && may_rest { (body.slow_ticks + 1).min(SLEEP_TICKS) } else { 0 };
             if body.at_rest() {
                 (body.velocity, body.spin) = ([0.0; 3], [0.0; 3]);
@@ -163,23 +176,27 @@ impl Simulation {
         }
     }
 
-    /// Gravity, and the ball of force on its way.
+    /// Gravity, and the balls of force on their way.
     fn stir(&mut self) {
-        let way = minus(self.stirrer_to, self.stirrer);
-        let distance = dot(way, way).sqrt();
-        if distance < 0.5 {
-            let most = YARD_M - 1.0;
-            self.stirrer_to = [self.random.between(-most, most), 0.7, self.random.between(-most, most)];
-        } else {
-            self.stirrer = plus(self.stirrer, scale(way, STIRRER_M_S * STEP_S / distance));
+        for (at, to) in &mut self.stirrers {
+            let way = minus(*to, *at);
+            let distance = dot(way, way).sqrt();
+            if distance < 0.5 {
+                let most = YARD_M - 1.0;
+                *to = [self.random.between(-most, most), STIRRER_HEIGHT_M, self.random.between(-most, most)];
+            } else {
+                *at = plus(*at, scale(way, STIRRER_M_S * STEP_S / distance));
+            }
         }
         for body in &mut self.bodies {
-            let away = minus(body.at, self.stirrer);
-            let distance = dot(away, away).sqrt().max(0.1);
-            if distance < STIRRER_M {
-                body.slow_ticks = 0;
-                let push = 40.0 * (1.0 - distance / STIRRER_M);
-                body.velocity = plus(body.velocity, scale(away, push * STEP_S / distance));
+            for (stirrer, _) in &self.stirrers {
+                let away = minus(body.at, *stirrer);
+                let distance = dot(away, away).sqrt().max(0.1);
+                if distance < STIRRER_M {
+                    body.slow_ticks = 0;
+                    let push = 40.0 * (1.0 - distance / STIRRER_M);
+                    body.velocity = plus(body.velocity, scale(away, push * STEP_S / distance));
+                }
             }
             if !body.at_rest() {
                 body.velocity[1] -= 9.81 * STEP_S;
@@ -210,7 +227,7 @@ impl Simulation {
                 }
             }
             match self.scene {
-                Scene::Yard => {
+                Scene::Yard { .. } => {
                     a.wall([0.0, 1.0, 0.0], a.at[1] - RADIUS_M);
                     for axis in [0, 2] {
                         for side in [-1.0, 1.0] {

@@ -22,8 +22,10 @@
 //!            else: how · what changed
 //! how      = 0: it moves · 1 0: exactly as the base, nothing follows · 1 1: it is at rest now
 //! changed  = place · rotation
-//! place    = class 3: 0: as expected · 1–6: three numbers of 2, 3, 4, 5, 6, 8 bits, to be added · 7: 0 and three of 12 bits, or 1 and place whole
-//! rotation = class 3: 0–6: as for the place · 7: rotation whole
+//! place    = 0: three fine numbers, to be added to what is expected · 1 0: three coarse ones · 1 1: place whole
+//! rotation = the same; if the left-out part is another than expected, whole
+//! number   = folded (0, −1, 1, −2 … as 0, 1, 2, 3 …) to f, of which the lowest 0 (fine) or 3 bits (coarse) are r, the others q:
+//!            u ones, a zero; q = u if u < 4, else u − 4 bits b and q = 3 + 2^(u − 4) + b; r
 //! whole    = place: east 30 · up 21 · south 30; rotation: left-out part 2 · three parts of 11 bits, all signed but the first
 //! ```
 
@@ -53,12 +55,13 @@ const HEIGHT_BITS: u32 = 21;
 const PLACE_BITS: [u32; 3] = [COORDINATE_BITS, HEIGHT_BITS, COORDINATE_BITS];
 const LEFT_OUT_BITS: u32 = 2;
 const PART_BITS: u32 = 11;
-const CLASS_BITS: u32 = 3;
-/// Bits of each of three numbers, by class.
-const STEP_BITS: [u32; 7] = [0, 2, 3, 4, 5, 6, 8];
-/// The class of what has no other.
-const FAR: u32 = STEP_BITS.len() as u32;
-const FAR_BITS: u32 = 12;
+/// Lowest bits of a number that are written as they are: of a fine one, and of a coarse one.
+const FINE: u32 = 0;
+const COARSE: u32 = 3;
+/// What is left of a number is so many ones and a zero, when it is less than this.
+const ONES: u32 = 4;
+/// More ones than this are none of ours: the whole state is shorter.
+const ONES_MAX: u32 = 16;
 
 /// A quantised state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -108,7 +111,7 @@ impl Body {
         packed
     }
 
-    /// The state `age` ticks after that of `base`: 2 bits when nothing changed, at most 125.
+    /// The state `age` ticks after that of `base`: 2 bits when nothing changed, at most 122.
     pub fn since(self, base: &Baseline, age: u32) -> Packed {
         let mut packed = Packed::default();
         if self == base.state {
@@ -122,20 +125,14 @@ impl Body {
         }
         let expected = base.expected(age);
         let step = [0, 1, 2].map(|axis| self.place[axis].wrapping_sub(expected.place[axis]));
-        if !pack_step(&mut packed, step) {
-            packed.write(FAR, CLASS_BITS);
-            let near = step.iter().all(|number| fits(*number, FAR_BITS));
-            packed.flag(!near);
-            if near {
-                pack_numbers(&mut packed, step, FAR_BITS);
-            } else {
-                pack_place(&mut packed, self.place);
-            }
+        if !pack_step(&mut packed, step, PLACE_BITS.iter().sum()) {
+            pack_place(&mut packed, self.place);
         }
         let told = self.rotation.parts().map(i32::from);
         let step = [0, 1, 2].map(|part| told[part] - expected.parts()[part]);
-        if self.rotation.largest() != expected.largest() || !pack_step(&mut packed, step) {
-            packed.write(FAR, CLASS_BITS);
+        // A step of another left-out part than the client expects would mean nothing to it.
+        let whole_bits = if self.rotation.largest() == expected.largest() { LEFT_OUT_BITS + 3 * PART_BITS } else { 0 };
+        if !pack_step(&mut packed, step, whole_bits) {
             pack_rotation(&mut packed, self.rotation);
         }
         packed
@@ -146,35 +143,80 @@ impl Body {
     }
 }
 
-/// Writes the class and the three numbers; nothing, and false, when they are too large.
-fn pack_step(packed: &mut Packed, step: [i32; 3]) -> bool {
-    let holds = |bits: u32| if bits == 0 { step == [0; 3] } else { step.iter().all(|number| fits(*number, bits)) };
-    let Some(class) = STEP_BITS.iter().position(|bits| holds(*bits)) else { return false };
-    packed.write(class as u32, CLASS_BITS);
-    if class > 0 {
-        pack_numbers(packed, step, STEP_BITS[class]);
+/// Writes the three numbers, or, when they are longer than the whole in `whole_bits` bits, that the whole follows, and gives false.
+fn pack_step(packed: &mut Packed, step: [i32; 3], whole_bits: u32) -> bool {
+    let bits = |low: u32| step.iter().map(|number| number_bits(*number, low)).sum::<u32>();
+    let (fine, coarse) = (bits(FINE), bits(COARSE) + 1);
+    let stands = fine.min(coarse) < whole_bits + 1;
+    if fine.min(coarse) > whole_bits {
+        packed.write(0b11, 2);
+        return false;
+    }
+    let low = if fine <= coarse { FINE } else { COARSE };
+    if low == FINE {
+        packed.flag(false);
+    } else {
+        packed.write(0b01, 2);
+    }
+    for number in step {
+        pack_number(packed, number, low);
     }
     true
 }
 
-fn pack_numbers(packed: &mut Packed, numbers: [i32; 3], bits: u32) {
-    for number in numbers {
-        packed.signed(number, bits);
+/// The three numbers; `None` when the whole follows.
+fn read_step(reader: &mut BitReader<'_>) -> Result<Option<[i32; 3]>, DecodeError> {
+    let low = if !reader.flag()? {
+        FINE
+    } else if !reader.flag()? {
+        COARSE
+    } else {
+        return Ok(None);
+    };
+    Ok(Some([read_number(reader, low)?, read_number(reader, low)?, read_number(reader, low)?]))
+}
+
+/// 0, −1, 1, −2, … as 0, 1, 2, 3, …: R. F. Rice's code (1979) for what is nearly right, P. Elias's (1975) for what is far off.
+fn pack_number(packed: &mut Packed, number: i32, low: u32) {
+    let folded = ((number << 1) ^ (number >> 31)) as u32;
+    let high = folded >> low;
+    if high < ONES {
+        packed.write((1 << high) - 1, high + 1);
+    } else {
+        let rest = high - (ONES - 1);
+        let more = rest.ilog2();
+        packed.write((1 << (ONES + more)) - 1, ONES + more + 1);
+        packed.write(rest - (1 << more), more);
+    }
+    packed.write(folded & ((1 << low) - 1), low);
+}
+
+/// The bits of [`pack_number`]; more than any whole has when there are too many ones.
+fn number_bits(number: i32, low: u32) -> u32 {
+    let folded = ((number << 1) ^ (number >> 31)) as u32;
+    match folded >> low {
+        high if high < ONES => high + 1 + low,
+        high => match (high - (ONES - 1)).ilog2() {
+            more if ONES + more > ONES_MAX => 1 << 10,
+            more => ONES + more + 1 + more + low,
+        },
     }
 }
 
-fn read_numbers(reader: &mut BitReader<'_>, bits: u32) -> Result<[i32; 3], DecodeError> {
-    Ok([reader.signed(bits)?, reader.signed(bits)?, reader.signed(bits)?])
-}
-
-/// The three numbers; `None` when the class is [`FAR`].
-fn read_step(reader: &mut BitReader<'_>) -> Result<Option<[i32; 3]>, DecodeError> {
-    let class = reader.read(CLASS_BITS)?;
-    Ok(match STEP_BITS.get(class as usize) {
-        None => None,
-        Some(0) => Some([0; 3]),
-        Some(bits) => Some(read_numbers(reader, *bits)?),
-    })
+fn read_number(reader: &mut BitReader<'_>, low: u32) -> Result<i32, DecodeError> {
+    let mut ones = 0;
+    while reader.flag()? {
+        ones += 1;
+        if ones > ONES_MAX {
+            return Err(DecodeError::Invalid("number"));
+        }
+    }
+    let high = match ones.checked_sub(ONES) {
+        None => ones,
+        Some(more) => (ONES - 1) + (1 << more) + reader.read(more)?,
+    };
+    let folded = high << low | reader.read(low)?;
+    Ok((folded >> 1) as i32 ^ -((folded & 1) as i32))
 }
 
 fn pack_place(packed: &mut Packed, place: [i32; 3]) {
@@ -190,12 +232,15 @@ fn read_place(reader: &mut BitReader<'_>) -> Result<[i32; 3], DecodeError> {
 
 fn pack_rotation(packed: &mut Packed, rotation: Rotation) {
     packed.write(rotation.largest() as u32, LEFT_OUT_BITS);
-    pack_numbers(packed, rotation.parts().map(i32::from), PART_BITS);
+    for part in rotation.parts() {
+        packed.signed(part.into(), PART_BITS);
+    }
 }
 
 fn read_rotation(reader: &mut BitReader<'_>) -> Result<Rotation, DecodeError> {
     let left_out = reader.read(LEFT_OUT_BITS)? as usize;
-    Rotation::from_parts(left_out, read_numbers(reader, PART_BITS)?)
+    let mut part = || reader.signed(PART_BITS);
+    Rotation::from_parts(left_out, [part()?, part()?, part()?])
 }
 
 /// What changed since a state that the client has.
@@ -250,7 +295,7 @@ impl Change {
         let rotation = match rotation {
             RotationChange::To(rotation) => rotation,
             RotationChange::By(step) => {
-                let parts = [0, 1, 2].map(|part| expected.parts()[part] + step[part]);
+                let parts = [0, 1, 2].map(|part| expected.parts()[part].saturating_add(step[part]));
                 Rotation::from_parts(expected.largest(), parts)?
             }
         };
@@ -264,8 +309,7 @@ impl Change {
         }
         let place = match read_step(reader)? {
             Some(step) => PlaceChange::By(step),
-            None if reader.flag()? => PlaceChange::To(read_place(reader)?),
-            None => PlaceChange::By(read_numbers(reader, FAR_BITS)?),
+            None => PlaceChange::To(read_place(reader)?),
         };
         let rotation = match read_step(reader)? {
             Some(step) => RotationChange::By(step),

@@ -177,11 +177,32 @@ fn a_body_costs_few_bits() {
         moved(20_000).since(&base, 3).len(),
         before.absolute().len(),
     ];
-    assert_eq!(lengths, [2, 8, 7, 13, 19, 44, 44, 89, 117]);
+    assert_eq!(lengths, [2, 10, 9, 11, 17, 29, 35, 47, 117]);
     // Over the longest change nothing is lost either: it must fit a `Packed`.
     let far =
         Body { at_rest: true, place: [1 << 28, 0, 0], rotation: Rotation::from_real([1.0, 0.3, 0.2, 0.1]).unwrap() };
-    assert_eq!(far.since(&base, 3).len(), 2 + 3 + 1 + 81 + 3 + 35);
+    assert_eq!(far.since(&base, 3).len(), 2 + 2 + 81 + 2 + 35);
+}
+
+#[test]
+fn numbers_come_back_and_too_many_ones_are_refused() {
+    for low in [FINE, COARSE] {
+        for number in (-9_000..9_000).chain([40_000, -40_000, i32::MAX, i32::MIN]) {
+            let bits = number_bits(number, low);
+            if bits >= 1 << 10 {
+                assert!(number.unsigned_abs() > 2_000, "{number}");
+                continue;
+            }
+            let mut packed = Packed::default();
+            pack_number(&mut packed, number, low);
+            assert_eq!(packed.len(), bits, "{number}");
+            let mut writer = BitWriter::default();
+            writer.packed(packed);
+            assert_eq!(read_number(&mut BitReader::new(&writer.finish()), low), Ok(number));
+        }
+    }
+    let too_many = read_number(&mut BitReader::new(&[0xff; 3]), FINE);
+    assert_eq!(too_many, Err(DecodeError::Invalid("number")));
 }
 
 #[test]
@@ -212,7 +233,9 @@ fn what_is_not_a_packet_is_refused_by_name() {
     wrong.flag(false);
     pack_place(&mut wrong, [0; 3]);
     wrong.write(3, 2);
-    pack_numbers(&mut wrong, [1_000; 3], PART_BITS);
+    for _ in 0..3 {
+        wrong.signed(1_000, PART_BITS);
+    }
     let mut writer = BodyWriter::new(BodyHead { number: 1, tick: 2 }, 1, 0);
     writer.push(0, 0, wrong);
     assert_eq!(decode_bodies(&writer.finish()), Err(DecodeError::Invalid("rotation")));
