@@ -4,10 +4,12 @@
 //! - [`webrtc`] and [`loopback`]: what carries many of them; `matchbox`: the third-party client for it, behind a feature.
 //! - [`report`]: what came of it, as a table and as JSON.
 //! - [`replication`] and [`live`]: what replication costs, over loopback and over WebRTC; [`latency`]: how soon others see what one does.
+//! - [`bodies`]: what rigid bodies cost on the wire.
 //! - [`store`]: what the store costs, beside its peers.
 //! - [`world`]: large worlds for measurements; [`process`]: a shard in a process of its own; [`threads`]: what its
 //!   threads used.
 
+pub mod bodies;
 pub mod bot;
 pub mod latency;
 pub mod live;

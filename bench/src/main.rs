@@ -13,7 +13,7 @@ use vsekai_bench::loopback::LoopbackShard;
 use vsekai_bench::process::ShardProcess;
 use vsekai_bench::report::{Latency, Report};
 use vsekai_bench::webrtc::Library;
-use vsekai_bench::{latency, live, replication, store, webrtc, world};
+use vsekai_bench::{bodies, latency, live, replication, store, webrtc, world};
 use vsekai_net::loopback::Faults;
 use vsekai_sim::{SimConfig, Simulation};
 
@@ -83,6 +83,18 @@ enum Command {
         /// Seconds of virtual time to measure
         #[arg(long, default_value_t = 20)]
         seconds: u32,
+    },
+    /// Rigid bodies on the wire, without a shard: bytes, and how right the client's picture is
+    Bodies {
+        /// Bodies
+        #[arg(long, default_value_t = 250, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+        bodies: u16,
+        /// Seconds to measure
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=600))]
+        seconds: u32,
+        /// Seed of bodies and losses
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
     },
     /// The store: durable commits, flushes, loads, bytes on disk
     #[command(subcommand)]
@@ -251,6 +263,7 @@ fn main() -> ExitCode {
         Command::Replication { players, seconds, transport: Transport::Webrtc, .. } => live::clients(&players, seconds),
         Command::Latency { players, seconds, spawn_radius_m } => latency::run(players, seconds, spawn_radius_m),
         Command::Crowd { players, venue_m, seconds } => replication::crowd(players, venue_m, seconds),
+        Command::Bodies { bodies: count, seconds, seed } => bodies::run(count.into(), seconds, seed),
         Command::Store(Store::Commits { seconds }) => store::commit_rates(seconds),
         Command::Store(Store::Flush { entities }) => store::flushes(entities),
         Command::Store(Store::Load { entities }) => store::loads(entities),

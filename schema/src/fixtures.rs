@@ -8,7 +8,10 @@ use crate::record::{
     ChangeRecord, EntitiesReader, EntitiesWriter, EntityRecord, FrameReader, FrameWriter, Home, HomeHead, HomeRecord,
     IdBlock, LeaseRecord, OwnRecord, Packing,
 };
-use crate::units::ChunkKey;
+use crate::units::{ChunkKey, Position};
+use crate::wire::body::{
+    self, Baseline, Before, Body, BodyHead, BodyWriter, Change, PlaceChange, RotationChange, decode_bodies,
+};
 use crate::wire::motion::{Acks, Motion, MotionHead, MotionWriter, OwnPose, Step, Update};
 use crate::wire::pose::{BodyPose, Layer, Part, PoseDecoder, PoseEncoder, Rotation, Tracked};
 use crate::wire::view::{
@@ -215,6 +218,49 @@ fn wire_version_2_motion() {
     assert_eq!(decode_server_datagram(&read[1]), Ok(ServerDatagram::Motion { head, updates: Vec::new() }));
 }
 
+#[test]
+fn wire_version_2_bodies() {
+    let head = BodyHead { number: 9, tick: 65_535 };
+    let body = |x: i32, turn: [f64; 4], at_rest| {
+        Body::of(Position { x, y: 500 + x / 10, z: -2_000_000_000 }, Rotation::from_real(turn).unwrap(), at_rest)
+    };
+    let before = body(1_000, [0.0, 0.1, 0.0, 1.0], false);
+    let state = body(1_200, [0.0, 0.3, 0.02, 1.0], false);
+    let base = Baseline { state, before: Some(Before { state: before, ticks: 2 }) };
+    // Three ticks later: unchanged, as expected but for a little, bumped, come to rest, and carried away and turned round.
+    let new = [
+        state,
+        body(1_504, [0.0, 0.62, 0.05, 1.0], false),
+        body(1_300, [0.3, 0.2, 0.02, 0.9], false),
+        body(1_200, [0.0, 0.3, 0.02, 1.0], true),
+        body(-2_000_000_000, [1.0, 0.1, 0.2, -0.4], false),
+    ];
+    let mut writer = BodyWriter::new(head, 2, 0);
+    writer.push(2, 0, state.absolute());
+    for (number, body) in new.iter().enumerate() {
+        writer.push(3 + 4 * number as u16, 3, body.since(&base, 3));
+    }
+    // Without a state before it, and after longer than anything is expected, the base is what it was.
+    writer.push(900, 100, new[1].since(&base, 100));
+    writer.push(65_535, 100, new[1].since(&Baseline::whole(state), 100));
+    let empty = BodyWriter::new(head, 0, 0);
+    let read = check("wire_v2_body.txt", &[("packet", writer.finish()), ("empty", empty.finish())]);
+    let (read_head, updates) = decode_bodies(&read[0]).unwrap();
+    assert_eq!((read_head, updates.len()), (head, 8));
+    assert_eq!(updates[0], (2, body::Update::Absolute(state)));
+    assert_eq!(updates[1], (3, body::Update::Since { age: 3, change: Change::Same }));
+    let little =
+        Change::Moved { at_rest: false, place: PlaceChange::By([1, 0, 0]), rotation: RotationChange::By([0, 11, 2]) };
+    assert_eq!(updates[2], (7, body::Update::Since { age: 3, change: little }));
+    let expected = [new.as_slice(), &[new[1], new[1]]].concat();
+    for ((slot, update), wanted) in updates[1..].iter().zip(expected) {
+        let body::Update::Since { age, change } = update else { panic!("slot {slot} came whole") };
+        let base = if *slot == 65_535 { Baseline::whole(state) } else { base };
+        assert_eq!(change.from(&base, *age), Ok(wanted), "slot {slot}");
+    }
+    assert_eq!(decode_bodies(&read[1]), Ok((head, Vec::new())));
+}
+
 /// Half a second of a body, by whole numbers only. Each entry's name says what its bytes mean: `slot layer`, then for each part
 /// `part=x,y,z/left-out part:the others`.
 #[test]
@@ -376,6 +422,7 @@ mod random_bytes {
                 let _ = decode_server_message(bytes);
                 let _ = decode_server_datagram(bytes);
                 let _ = decode_view(bytes);
+                let _ = decode_bodies(bytes);
                 let _ = OwnRecord::decode(bytes);
                 let _ = HomeRecord::decode(bytes);
                 let _ = LeaseRecord::decode(bytes);

@@ -1,11 +1,14 @@
 //! What clients and the shard say to each other. Version [`PROTOCOL_VERSION`]; see `schema/docs/wire.md` for the prose.
 //!
 //! Two channels: [`CHANNEL_STATE`] is unreliable and unordered (movement up, snapshots down), [`CHANNEL_COMMAND`] reliable and
-//! ordered (hello, commands and their results, what comes into view). Messages are postcard; the two bulk messages have
-//! layouts of their own: [`view`] (what comes, changes and goes) and [`motion`] (how movers move, bit-packed).
+//! ordered (hello, commands and their results, what comes into view). Messages are postcard; the bulk messages have
+//! layouts of their own: [`view`] (what comes, changes and goes), [`motion`] (how movers move, bit-packed) and [`body`] (the same for rigid
+//! bodies, which no shard sends yet); [`slots`] is what the last two have in common.
 
+pub mod body;
 pub mod motion;
 pub mod pose;
+pub mod slots;
 pub mod steps;
 pub mod view;
 

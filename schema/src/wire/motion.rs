@@ -20,33 +20,26 @@
 //! height  = 1: on the ground · 0: y 20
 //! ```
 
+use super::slots::{PacketHead, SlotWriter, read_entities};
 use crate::bits::{BitReader, BitWriter, Packed, fits};
 use crate::codec::DecodeError;
 use crate::units::{Position, Yaw};
 use serde::{Deserialize, Serialize};
 
+pub use super::slots::{BASE_AGE_MAX, ENTITIES_MAX};
+
 /// First byte of a motion packet.
 pub const MOTION_KIND: u8 = 1;
 /// Millimetres of a quantum of position: errors are at most half of it.
 pub const QUANTUM_MM: i32 = 8;
-/// A difference names a state at most so many ticks back.
-pub const BASE_AGE_MAX: u32 = 127;
 /// How far back a client keeps states: the packet that names one may be as late as the oldest that still counts.
 pub const HISTORY_TICKS: u32 = 2 * BASE_AGE_MAX;
-/// Most entities of one packet.
-pub const ENTITIES_MAX: usize = 1_023;
 /// Bits of a packet before its entities, without the own pose.
 pub const HEAD_BITS: usize = 8 + 16 + 16 + 16 + 1 + 10 + 4;
 
 const COORDINATE_BITS: u32 = 29;
 const HEIGHT_BITS: u32 = 20;
 const YAW_BITS: u32 = 8;
-const AGE_BITS: u32 = 7;
-const COUNT_BITS: u32 = 10;
-const RICE_BITS: u32 = 4;
-const SLOT_BITS: u32 = 16;
-/// So many ones in a gap mean that the slot itself follows.
-const GAP_ONES_MAX: u32 = 15;
 /// Bits of each axis of a difference, by class.
 const STEP_BITS: [u32; 4] = [0, 5, 8, 12];
 
@@ -205,28 +198,14 @@ pub struct MotionHead {
     pub own: Option<OwnPose>,
 }
 
-/// Writes one packet. Entities come in rising order of slot.
-#[derive(Debug)]
-pub struct MotionWriter {
-    bits: BitWriter,
-    /// Where the count goes, in bits from the start.
-    count_at: usize,
-    count: u32,
-    rice: u32,
-    next_slot: u32,
-    age: Option<u32>,
-}
-
-impl MotionWriter {
-    /// Begins a packet of about `bytes` bytes, whose entities will be about `gap` slots apart.
-    pub fn new(head: MotionHead, gap: usize, bytes: usize) -> Self {
-        let mut bits = BitWriter::behind(Vec::with_capacity(bytes));
+impl PacketHead for MotionHead {
+    fn write(&self, bits: &mut BitWriter) {
         bits.write(u32::from(MOTION_KIND), 8);
-        bits.write(u32::from(head.number), 16);
-        bits.write(u32::from(head.tick), 16);
-        bits.write(u32::from(head.newest_input), 16);
-        bits.flag(head.own.is_some());
-        if let Some(own) = head.own {
+        bits.write(u32::from(self.number), 16);
+        bits.write(u32::from(self.tick), 16);
+        bits.write(u32::from(self.newest_input), 16);
+        bits.flag(self.own.is_some());
+        if let Some(own) = self.own {
             bits.signed(own.x, 32);
             bits.signed(own.z, 32);
             bits.write(u32::from(own.yaw), 16);
@@ -235,91 +214,11 @@ impl MotionWriter {
                 bits.signed(y, 32);
             }
         }
-        let rice = gap.max(1).ilog2().min((1 << RICE_BITS) - 1);
-        let count_at = bits.len();
-        bits.write(0, COUNT_BITS);
-        bits.write(rice, RICE_BITS);
-        MotionWriter { bits, count_at, count: 0, rice, next_slot: 0, age: None }
-    }
-
-    /// Adds a slot with its `state`, which is the difference from the state `age` ticks ago, or absolute with age 0.
-    pub fn push(&mut self, slot: u16, age: u32, state: Packed) {
-        if let Some(word) = state.word() {
-            return self.push_word(slot, age, word, state.len());
-        }
-        let (front, len) = self.front(slot, age);
-        self.bits.long(front, len);
-        self.bits.packed(state);
-    }
-
-    /// The same with a state of `bits` bits, at most 64, in one word.
-    #[inline]
-    pub fn push_word(&mut self, slot: u16, age: u32, word: u64, bits: u32) {
-        let (front, len) = self.front(slot, age);
-        if len + bits <= 64 {
-            return self.bits.long(front | word << len, len + bits);
-        }
-        self.bits.long(front, len);
-        self.bits.long(word, bits);
-    }
-
-    /// Gap and base of the next entity, at most 39 bits.
-    #[inline]
-    fn front(&mut self, slot: u16, age: u32) -> (u64, u32) {
-        debug_assert!(u32::from(slot) >= self.next_slot && age <= BASE_AGE_MAX && self.has_room());
-        let gap = u32::from(slot) - self.next_slot;
-        let ones = gap >> self.rice;
-        let (mut front, mut len) = if ones < GAP_ONES_MAX {
-            let rest = gap & ((1 << self.rice) - 1);
-            (u64::from(((1 << ones) - 1) | rest << (ones + 1)), ones + 1 + self.rice)
-        } else {
-            (((1 << GAP_ONES_MAX) - 1) | u64::from(slot) << GAP_ONES_MAX, GAP_ONES_MAX + SLOT_BITS)
-        };
-        if self.age == Some(age) {
-            front |= 1 << len;
-            len += 1;
-        } else {
-            front |= u64::from(age) << (len + 1);
-            len += 1 + AGE_BITS;
-            self.age = Some(age);
-        }
-        self.next_slot = u32::from(slot) + 1;
-        self.count += 1;
-        (front, len)
-    }
-
-    /// Bytes so far.
-    pub fn len(&self) -> usize {
-        self.bits.len().div_ceil(8)
-    }
-
-    /// How many entities it has.
-    pub fn count(&self) -> usize {
-        self.count as usize
-    }
-
-    /// True before the first entity.
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    /// False when it has as many entities as a packet can have.
-    pub fn has_room(&self) -> bool {
-        (self.count as usize) < ENTITIES_MAX
-    }
-
-    /// The packet.
-    pub fn finish(self) -> Vec<u8> {
-        let mut bytes = self.bits.finish();
-        let (first, shift) = (self.count_at / 8, self.count_at % 8);
-        for (offset, byte) in (self.count << shift).to_le_bytes().into_iter().take(3).enumerate() {
-            if let Some(place) = bytes.get_mut(first + offset) {
-                *place |= byte;
-            }
-        }
-        bytes
     }
 }
+
+/// Writes one packet; its head is a [`MotionHead`].
+pub type MotionWriter = SlotWriter;
 
 /// A state as it stands in a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -342,32 +241,12 @@ pub enum Update {
 pub fn decode_motion(bytes: &[u8]) -> Result<(MotionHead, Vec<(u16, Update)>), DecodeError> {
     let mut reader = BitReader::new(bytes);
     let head = read_head(&mut reader)?;
-    let count = reader.read(COUNT_BITS)? as usize;
-    let rice = reader.read(RICE_BITS)?;
-    let mut updates = Vec::with_capacity(count);
-    let (mut next_slot, mut age) = (0u32, None);
-    for _ in 0..count {
-        let mut ones = 0;
-        while ones < GAP_ONES_MAX && reader.flag()? {
-            ones += 1;
-        }
-        let slot = if ones < GAP_ONES_MAX {
-            next_slot + ((ones << rice) | reader.read(rice)?)
-        } else {
-            reader.read(SLOT_BITS)?
-        };
-        let slot = u16::try_from(slot).ok().filter(|slot| u32::from(*slot) >= next_slot);
-        let slot = slot.ok_or(DecodeError::Invalid("slot"))?;
-        next_slot = u32::from(slot) + 1;
-        if !reader.flag()? {
-            age = Some(reader.read(AGE_BITS)?);
-        }
-        let update = match age.ok_or(DecodeError::Invalid("age"))? {
-            0 => Update::Absolute(Motion::read_absolute(&mut reader)?),
-            age => Update::Since { age, step: Step::read(&mut reader)? },
-        };
-        updates.push((slot, update));
-    }
+    let updates = read_entities(&mut reader, |reader, age| {
+        Ok(match age {
+            0 => Update::Absolute(Motion::read_absolute(reader)?),
+            age => Update::Since { age, step: Step::read(reader)? },
+        })
+    })?;
     reader.finish()?;
     Ok((head, updates))
 }

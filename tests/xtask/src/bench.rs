@@ -55,6 +55,11 @@ const BENCHES: &[Bench] = &[
         what: "1,000 avatars in a venue of 50 m: bytes, and how fresh each client's picture of the others is",
         commands: &["crowd"],
     },
+    Bench {
+        name: "bodies",
+        what: "250 rigid bodies at 30 Hz: bytes, and how right the client's picture is; packets and baselines only, no shard",
+        commands: &["bodies"],
+    },
     Bench { name: "micro", what: "micro-benchmarks by criterion: lowest, middle and highest estimate", commands: &[] },
 ];
 

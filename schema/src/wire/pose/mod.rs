@@ -24,6 +24,7 @@ pub use datagram::{
     CLIENT_POSE, POSES_BYTES_MAX, SERVER_POSES, client_pose, decode_poses, write_client_pose, write_pose_entry,
 };
 pub use limits::{PoseRefusal, check_reach, check_speed};
+pub(in crate::wire) use rotation::others;
 pub use rotation::{ROTATION_ONE, Rotation};
 pub use stream::{PoseDecoder, PoseEncoder, PoseError, ReceivedPose};
 

@@ -75,7 +75,7 @@ impl Rotation {
     }
 
     /// All four parts; the left-out one rounded down.
-    pub(super) fn whole(self) -> [i32; 4] {
+    pub(in crate::wire) fn whole(self) -> [i32; 4] {
         let parts = self.parts.map(i32::from);
         let rest = ROTATION_ONE * ROTATION_ONE - parts.iter().map(|part| part * part).sum::<i32>();
         insert(parts, self.largest(), (rest.max(0) as u32).isqrt() as i32)
@@ -96,7 +96,7 @@ impl Rotation {
 }
 
 /// The parts but the one at `place`.
-pub(super) fn others<T: Copy>(parts: [T; 4], place: usize) -> [T; 3] {
+pub(in crate::wire) fn others<T: Copy>(parts: [T; 4], place: usize) -> [T; 3] {
     match place {
         0 => [parts[1], parts[2], parts[3]],
         1 => [parts[0], parts[2], parts[3]],
