@@ -110,11 +110,16 @@ impl Bots {
     }
 
     /// Lets bots play that go on where their accounts ended.
+    pub fn rejoin(shard: &ShardProcess, accounts: Vec<Option<Account>>, seed: u64, style: Style) -> Bots {
+        Bots::play(&shard.signalling_url(), accounts, seed, style)
+    }
+
+    /// The same on the shard that is reached at `url` (`ws://host:port/`).
     ///
     /// # Panics
     /// When the system gives no thread.
-    pub fn rejoin(shard: &ShardProcess, accounts: Vec<Option<Account>>, seed: u64, style: Style) -> Bots {
-        let url = shard.signalling_url();
+    pub fn play(url: &str, accounts: Vec<Option<Account>>, seed: u64, style: Style) -> Bots {
+        let url = url.to_string();
         let (stop, stopped) = oneshot::channel();
         let bots = accounts.into_iter().enumerate().map(|(number, account)| match account {
             Some(account) => Bot::rejoin(account, seed, number, style),

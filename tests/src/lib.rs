@@ -4,4 +4,3 @@ pub mod browser;
 pub mod harness;
 pub mod proofs;
 pub mod relay;
-pub mod supervised;

@@ -11,6 +11,7 @@ pub mod readopt;
 pub mod resume;
 pub mod shard_crash;
 pub mod store_model;
+pub mod store_outage;
 pub mod supervise;
 
 /// A proof by name: what it shows, and how to run it. The text it returns are its figures.
@@ -75,6 +76,11 @@ pub const PROOFS: &[Proof] = &[
         name: "shard-crash",
         shows: "a supervised shard that is killed under building bots ticks again at once: nothing lost, nothing doubled",
         run: shard_crash::run,
+    },
+    Proof {
+        name: "store-outage",
+        shows: "a supervised shard outlives its store's outage and a nearly full disk: the game goes on, or stands still and says why",
+        run: store_outage::run,
     },
     Proof {
         name: "supervise",

@@ -2,12 +2,14 @@
 //! back to their bodies, and in the end every account that any of them had is held against the stored world.
 
 use super::seed;
+use super::supervise::Supervisor;
 use crate::harness::Stored;
-use crate::supervised::{Supervisor, free_port};
 use anyhow::{Context, Result, bail, ensure};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
+use std::net::TcpListener;
+use std::path::Path;
 use std::time::{Duration, Instant};
 use vsekai_bench::bot::{Account, Bot, Style};
 use vsekai_bench::report::Latency;
@@ -29,8 +31,9 @@ fn trial(kills: usize, players: usize, entities: usize, seed: u64) -> Result<Str
     let data = folder.path().join("data");
     world::store(entities, seed, &data)?;
     let http = format!("127.0.0.1:{}", free_port()?);
-    let supervisor = Supervisor::start(folder.path(), &shard(&data, &http)?)?;
-    supervisor.await_state("shard", "running")?;
+    let config = format!("[http]\naddress = \"127.0.0.1:0\"\n{}", shard(&data, &http)?);
+    let mut supervisor = Supervisor::start(folder.path(), &config)?;
+    await_running(&supervisor, "shard")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let url = format!("ws://{http}/");
@@ -69,7 +72,8 @@ fn trial(kills: usize, players: usize, entities: usize, seed: u64) -> Result<Str
     }
     let restarts = supervisor.child("shard")?["restarts"].as_u64().unwrap_or_default();
     ensure!(restarts == kills as u64, "{restarts} restarts for {kills} kills");
-    ensure!(supervisor.stop()?.success(), "the supervisor did not end in order");
+    let status = supervisor.stop()?;
+    ensure!(status == Some(0), "the supervisor ended with {status:?}: {}", supervisor.log());
 
     let accounts: Vec<Account> = accounts.into_iter().flatten().collect();
     let (checked, faults) = Stored::read(&data).check(&accounts);
@@ -85,7 +89,7 @@ fn trial(kills: usize, players: usize, entities: usize, seed: u64) -> Result<Str
 }
 
 /// The shard as a child.
-pub(super) fn shard(data: &std::path::Path, http: &str) -> Result<String> {
+pub(super) fn shard(data: &Path, http: &str) -> Result<String> {
     let program = vsekai_bench::process::program("vsekai-shard")?;
     Ok(format!(
         "[[group]]\nname = \"main\"\nrestarts_max = 1000\nwindow_s = 10\n\
@@ -97,8 +101,28 @@ pub(super) fn shard(data: &std::path::Path, http: &str) -> Result<String> {
     ))
 }
 
+/// Waits until a child runs.
+pub(super) fn await_running(supervisor: &Supervisor, name: &str) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        let child = supervisor.child(name)?;
+        if child["state"] == "running" {
+            return Ok(());
+        }
+        ensure!(begun.elapsed() < BACK_MAX, "{name} does not run: {child}\n{}", supervisor.log());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A port of 127.0.0.1 that nobody has at this moment.
+pub(super) fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0").context("no free port")?.local_addr()?.port())
+}
+
 fn kill(supervisor: &Supervisor) -> Result<Instant> {
-    let pid = supervisor.pid("shard")?;
+    let child = supervisor.child("shard")?;
+    let pid = child["pid"].as_i64().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+    let pid = pid.with_context(|| format!("the shard does not run: {child}"))?;
     let now = Instant::now();
     kill_process(pid, Signal::KILL).context("cannot kill the shard")?;
     Ok(now)

@@ -193,6 +193,13 @@ impl Supervisor {
         Ok(ureq::get(format!("{}{path}", self.url)).call()?.body_mut().read_json()?)
     }
 
+    /// What it says of one child.
+    pub fn child(&self, name: &str) -> Result<Value> {
+        let children = self.get("/api/children")?;
+        let found = children.as_array().context("no children")?.iter().find(|child| child["name"] == name);
+        found.cloned().with_context(|| format!("no child {name}"))
+    }
+
     /// Its events, each with the time at which it came here.
     fn events(&self) -> Result<Receiver<(u64, Value)>> {
         let answer = ureq::get(format!("{}/api/events", self.url)).call()?;
