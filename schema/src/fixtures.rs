@@ -250,7 +250,7 @@ fn wire_version_2_bodies() {
     assert_eq!(updates[0], (2, body::Update::Absolute(state)));
     assert_eq!(updates[1], (3, body::Update::Since { age: 3, change: Change::Same }));
     let little =
-        Change::Moved { at_rest: false, place: PlaceChange::By([1, 0, 0]), rotation: RotationChange::By([0, 11, 2]) };
+        Change::Moved { at_rest: false, place: PlaceChange::By([1, 0, 0]), rotation: RotationChange::By([0, -16, -4]) };
     assert_eq!(updates[2], (7, body::Update::Since { age: 3, change: little }));
     let expected = [new.as_slice(), &[new[1], new[1]]].concat();
     for ((slot, update), wanted) in updates[1..].iter().zip(expected) {

@@ -150,7 +150,6 @@ impl Body {
 fn pack_step(packed: &mut Packed, step: [i32; 3], whole_bits: u32) -> bool {
     let bits = |low: u32| step.iter().map(|number| number_bits(*number, low)).sum::<u32>();
     let (fine, coarse) = (bits(FINE), bits(COARSE) + 1);
-    let stands = fine.min(coarse) < whole_bits + 1;
     if fine.min(coarse) > whole_bits {
         packed.write(0b11, 2);
         return false;

@@ -135,8 +135,8 @@ proptest! {
         let (expected, (turn, place)) = (base.expected(age), at(ticks + age));
         // Rounding of the two states grows with the time between them and after.
         let factor = f64::from(age) / f64::from(ticks);
-        for axis in 0..3 {
-            let off = expected.place()[axis] * QUANTUM_MM - place[axis];
+        for (quanta, mm) in expected.place().into_iter().zip(place) {
+            let off = quanta * QUANTUM_MM - mm;
             prop_assert!(f64::from(off.abs()) <= 4.0 * factor + 6.0, "{} mm", off);
         }
         let own = expected.turn();
