@@ -122,11 +122,16 @@ impl Supervised {
 
 impl Drop for Supervised {
     fn drop(&mut self) {
-        // Only what a failed test leaves.
         if let Some(mut supervisor) = self.supervisor.take() {
+            signal(supervisor.id().cast_signed(), Signal::TERM);
+            let begun = Instant::now();
+            while begun.elapsed() < DEADLINE && matches!(supervisor.try_wait(), Ok(None)) {
+                std::thread::yield_now();
+            }
             let _ = supervisor.kill();
             let _ = supervisor.wait();
         }
+        // Only what a failed test leaves.
         for pid in marked(self.directory.path()) {
             signal(pid, Signal::KILL);
         }
