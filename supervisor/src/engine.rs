@@ -172,6 +172,8 @@ pub struct Engine {
     lost: Vec<usize>,
     sampling: bool,
     shown: bool,
+    /// What the supervisor itself holds.
+    own: Sample,
     /// Those that run already are not told to have been started.
     adopting: bool,
     host: String,
@@ -234,6 +236,7 @@ impl Engine {
             lost: Vec::new(),
             sampling: false,
             shown: false,
+            own: Sample::default(),
             adopting: true,
             host,
             outcome: None,
@@ -675,6 +678,9 @@ impl Engine {
     fn sampled(&mut self, samples: Vec<(usize, u64, Sample, Vec<Process>)>) {
         self.sampling = false;
         self.shown = false;
+        let own = std::process::id().cast_signed();
+        self.own.rss_bytes = procfs::resident_bytes(own);
+        self.own.open_files = procfs::open_files(own);
         let now = self.now();
         for (index, run, sample, known) in samples {
             let child = &mut self.children[index];
@@ -734,8 +740,8 @@ impl Engine {
                 pid: own,
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 uptime_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
-                rss_bytes: procfs::resident_bytes(own.cast_signed()),
-                open_files: procfs::open_files(own.cast_signed()),
+                rss_bytes: self.own.rss_bytes,
+                open_files: self.own.open_files,
                 host: self.host.clone(),
                 finishing: self.finishing,
             },

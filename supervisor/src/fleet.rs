@@ -445,13 +445,15 @@ impl Fleet {
         let why = match after {
             AfterDrain::Stop => Why::Asked,
             AfterDrain::Hold => Why::Maintenance,
+            AfterDrain::Start if matches!(self.members[child].phase, Phase::Draining { .. }) => {
+                // It goes on finishing; what follows is another.
+                let member = &mut self.members[child];
+                (member.down, member.again, member.awaited) = (None, true, true);
+                return;
+            }
             AfterDrain::Start => {
-                if let Phase::Running { .. } = self.members[child].phase {
-                    self.take(Event::Restart(child), actions);
-                    self.begin_drain(child, actions);
-                } else {
-                    self.take(Event::Restart(child), actions);
-                }
+                self.take(Event::Restart(child), actions);
+                self.begin_drain(child, actions);
                 return;
             }
         };
@@ -461,7 +463,8 @@ impl Fleet {
 
     fn begin_drain(&mut self, child: usize, actions: &mut Vec<Action>) {
         let member = &mut self.members[child];
-        if let Phase::Running { .. } = member.phase {
+        // Also one that is not ready yet: it may well have something to finish.
+        if let Phase::Starting { .. } | Phase::Running { .. } = member.phase {
             member.phase = Phase::Draining { until: self.now.saturating_add(member.rules.drain_timeout) };
             actions.push(Action::Drain(child));
         }

@@ -208,13 +208,14 @@ impl Keeper {
                 return self.finish();
             }
             self.wait()?;
+            // First of all: its end is what others wait for.
+            self.see_end();
             if came(&self.signals.child) {
                 self.collect_strangers();
             }
             if came(&self.signals.stop) {
                 self.order(ToKeeper::Stop { grace_ms: u64::try_from(self.grace.as_millis()).unwrap_or(u64::MAX) });
             }
-            self.see_end();
             self.accept();
             self.hear_supervisor();
             self.hear_child();

@@ -264,8 +264,14 @@ fn a_drained_child_has_its_time_and_what_was_asked_for_follows() {
         assert_eq!(world.stop_of(0), down.as_ref());
         assert_eq!(world.restarts, [], "nothing failed");
     }
-    let mut world = World::running(1, Strategy::OneForOne);
-    world.step(Event::Drain(0, AfterDrain::Hold));
+    let mut world = World::new(vec![rules(0, Restart::Permanent)], vec![group(Strategy::OneForOne)]);
+    world.step(Event::Begin);
+    assert_eq!(
+        world.step(Event::Drain(0, AfterDrain::Hold)),
+        [Action::Drain(0)],
+        "one that is not ready yet has its time, too"
+    );
+    assert_eq!(world.step(Event::Drain(0, AfterDrain::Hold)), [], "it has it once");
     assert_eq!(world.wake(), [Action::Stop(0)], "its time is over");
     world.end(0, CRASH);
     assert_eq!(world.step(Event::Release(0)), [Action::Start(0)]);
