@@ -1,6 +1,7 @@
 //! The command line's side of the API: over the Unix socket, or TCP with a token.
 
 use crate::config;
+use crate::tree::client::{Address, Target};
 use anyhow::{Context, Result, bail};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -73,6 +74,15 @@ impl Client {
             (token, ..) => token,
         };
         Ok(Client { place, token })
+    }
+
+    /// The same supervisor, for the commands of the state tree.
+    pub fn target(&self) -> Target {
+        let address = match &self.place {
+            Place::Socket(path) => Address::Unix(path.clone()),
+            Place::Tcp(authority) => Address::Tcp(authority.clone()),
+        };
+        Target { address, token: self.token.clone() }
     }
 
     /// Asks for something and understands the answer.

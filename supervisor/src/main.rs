@@ -8,10 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tracing::{error, info, warn};
-use vsekai_supervisor::client::Failure;
+use vsekai_storage::kv::Database;
+use vsekai_supervisor::client::{Client, Failure};
 use vsekai_supervisor::engine::Engine;
 use vsekai_supervisor::policy::Limits;
-use vsekai_supervisor::{api, cli, config, keeper, runner, store};
+use vsekai_supervisor::tree::TreeHandle;
+use vsekai_supervisor::tree::cli::TreeCommand;
+use vsekai_supervisor::{api, cli, config, keeper, runner, store, tree};
 
 /// The supervisor itself failed; see [`vsekai_supervisor::policy::Outcome::exit_code`] for the other codes.
 const EXIT_FAILED: u8 = 5;
@@ -58,6 +61,9 @@ enum Task {
     Store(StoreArgs),
     /// Check a configuration
     Check,
+    /// The state tree: small values for operators and servers, kept by the running supervisor
+    #[command(subcommand)]
+    Tree(TreeCommand),
     #[command(flatten)]
     Request(cli::Request),
 }
@@ -123,6 +129,7 @@ fn main() -> ExitCode {
             }
         },
         Task::Request(request) => ask(&place, request),
+        Task::Tree(command) => ask_tree(&place, &command),
         Task::Store(StoreArgs { store, socket }) => match store::run(&store, &socket) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -164,9 +171,13 @@ fn supervise(path: &Path, seed: Option<u64>) -> ExitCode {
         let runtime = runtime()?;
         runtime.block_on(async {
             let (engine, handle) = Engine::new(config.clone(), path, seed.unwrap_or_else(ambient_seed))?;
-            api::serve(&config, &handle, None).await?;
+            let tree = open_tree(&config.state_dir);
+            api::serve(&config, &handle, tree.clone().map(tree::http::router)).await?;
             let outcome = engine.run().await?;
             info!("{outcome:?}");
+            if let Some(tree) = tree {
+                tokio::task::spawn_blocking(move || tree.close()).await.context("the state tree did not close")?;
+            }
             // Whoever asked for this gets the answer.
             tokio::time::sleep(Duration::from_millis(50)).await;
             Ok(())
@@ -177,6 +188,26 @@ fn supervise(path: &Path, seed: Option<u64>) -> ExitCode {
         Err(error) => {
             error!("the supervisor failed: {error:#}");
             ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
+
+/// The state tree, in the state directory. Children are kept running without it, too: why it is missing is said, and no more.
+fn open_tree(state_dir: &Path) -> Option<TreeHandle> {
+    let opened = Database::open(&format!("local:{}", state_dir.join("tree").display()))
+        .map_err(anyhow::Error::new)
+        .and_then(|database| TreeHandle::open(database, tree::Limits::default()).map_err(anyhow::Error::new));
+    opened.inspect_err(|error| error!("there is no state tree: {error:#}")).ok()
+}
+
+fn ask_tree(place: &cli::Where, command: &TreeCommand) -> ExitCode {
+    let client = Client::new(place.url.as_deref(), place.socket.as_deref(), &place.config, place.token_file.as_deref());
+    let done = client.and_then(|client| tree::cli::run(command, &client.target(), place.json, &mut std::io::stdout()));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::from(EXIT_REFUSED)
         }
     }
 }

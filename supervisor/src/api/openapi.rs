@@ -1,6 +1,7 @@
 //! The OpenAPI document, made of the table of routes.
 
 use super::Route;
+use crate::tree::openapi::openapi_paths;
 use serde_json::{Map, Value, json};
 
 /// OpenAPI 3.1 of these routes.
@@ -39,12 +40,15 @@ pub fn document(routes: &[Route]) -> Value {
         let path = paths.entry(route.path).or_insert_with(|| json!({}));
         path[route.method] = operation;
     }
+    if let Value::Object(of_tree) = openapi_paths() {
+        paths.extend(of_tree);
+    }
     json!({
         "openapi": "3.1.0",
         "info": {
             "title": "vsekai-supervisor",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Keeps game servers running. Routes of the state tree, below /api/tree, are described in its own guide.",
+            "description": "Keeps game servers running, and a tree of state for operators and servers.",
         },
         "paths": paths,
         "components": { "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } } },
