@@ -276,7 +276,6 @@ fn time(ms: u64) -> String {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
 fn bytes(bytes: u64) -> String {
     match bytes {
         0 => "–".to_owned(),

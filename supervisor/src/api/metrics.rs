@@ -30,7 +30,6 @@ pub async fn metrics(State(shared): State<Shared>) -> Response {
 
 type Column = (&'static str, &'static str, &'static str, fn(&ChildView) -> Option<f64>);
 
-#[expect(clippy::cast_precision_loss, reason = "Prometheus counts in f64")]
 const COLUMNS: &[Column] = &[
     ("up", "gauge", "1 when the child is ready", |child| Some(f64::from(u8::from(child.state == "running")))),
     ("quarantined", "gauge", "1 when it failed too often", |child| {
@@ -52,7 +51,6 @@ const COLUMNS: &[Column] = &[
     ("log_lost_total", "counter", "Lines of this run lost", |child| Some(child.log_lost as f64)),
 ];
 
-#[expect(clippy::cast_precision_loss, reason = "Prometheus counts in f64")]
 fn text(board: &Board) -> String {
     let mut text = String::new();
     // Writing into a string cannot fail. Names of children and groups are letters that need no escape.

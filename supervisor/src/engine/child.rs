@@ -238,7 +238,6 @@ impl Child {
         if let Some(tick) = self.said.tick {
             match self.tick_before {
                 Some((before, at)) if tick >= before && now > at => {
-                    #[expect(clippy::cast_precision_loss, reason = "ticks of about a second")]
                     let hz = (tick - before) as f32 / (now - at).as_secs_f32();
                     self.tick_hz = Some(hz);
                 }

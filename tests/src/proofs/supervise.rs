@@ -107,7 +107,6 @@ pub fn run(short: bool) -> Result<String> {
     Ok(figures)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "one digit is shown")]
 fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
