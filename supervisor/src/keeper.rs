@@ -31,7 +31,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Most bytes that are read from a pipe at once, so that a flood does not keep the keeper from anything else.
-const PIPE_BYTES: usize = 64 * 1_024;
+const PIPE_BYTES: usize = 16 * 1_024;
 /// A pipe holds 64 KiB unless its owner makes it larger (1 MiB at most, without privileges).
 const LEFT_READS_MAX: usize = 64;
 /// What a child says is passed on this often at most, but for what changes its state.

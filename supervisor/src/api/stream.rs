@@ -53,28 +53,26 @@ struct Events {
 impl Events {
     /// `None` when the supervisor ends.
     async fn next(&mut self) -> Option<Event> {
-        loop {
-            let board_at = self.board_at;
-            let board = async {
-                sleep_until(board_at).await;
-                self.board.changed().await
-            };
-            tokio::select! {
-                biased;
-                happened = self.events.recv() => match happened {
-                    Ok(happened) => return Event::default().event("happened").json_data(&*happened).ok(),
-                    Err(broadcast::error::RecvError::Lagged(count)) => {
-                        // The board has the newest again.
-                        return Some(Event::default().event("missed").data(count.to_string()));
-                    }
-                    Err(broadcast::error::RecvError::Closed) => return None,
-                },
-                changed = board => {
-                    changed.ok()?;
-                    self.board_at = Instant::now() + BOARD_INTERVAL;
-                    let board = self.board.borrow_and_update().clone();
-                    return Event::default().event("board").json_data(&*board).ok();
+        let board_at = self.board_at;
+        let board = async {
+            sleep_until(board_at).await;
+            self.board.changed().await
+        };
+        tokio::select! {
+            biased;
+            happened = self.events.recv() => match happened {
+                Ok(happened) => Event::default().event("happened").json_data(&*happened).ok(),
+                // The board has the newest again.
+                Err(broadcast::error::RecvError::Lagged(count)) => {
+                    Some(Event::default().event("missed").data(count.to_string()))
                 }
+                Err(broadcast::error::RecvError::Closed) => None,
+            },
+            changed = board => {
+                changed.ok()?;
+                self.board_at = Instant::now() + BOARD_INTERVAL;
+                let board = self.board.borrow_and_update().clone();
+                Event::default().event("board").json_data(&*board).ok()
             }
         }
     }

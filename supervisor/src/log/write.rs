@@ -25,6 +25,8 @@ pub struct LogWriter {
     /// Lines that are about to be written, and how many.
     buffer: Vec<u8>,
     buffered: u64,
+    /// The time of the newest line, written out: a flood has many lines of one time.
+    time: (u64, String),
     lost: u64,
     /// Lost lines that no line in the log tells of yet, and why they are.
     untold: u64,
@@ -49,6 +51,7 @@ impl LogWriter {
             next: 1,
             buffer: Vec::new(),
             buffered: 0,
+            time: (0, utc(0)),
             lost: 0,
             untold: 0,
             telling: 0,
@@ -88,7 +91,11 @@ impl LogWriter {
     fn push(&mut self, stream: char, text: &[u8]) {
         let number = self.next + self.buffered;
         self.buffered += 1;
-        self.buffer.extend_from_slice(format!("{number} {} {stream} ", utc(unix_ms())).as_bytes());
+        let now_ms = unix_ms();
+        if self.time.0 != now_ms {
+            self.time = (now_ms, utc(now_ms));
+        }
+        self.buffer.extend_from_slice(format!("{number} {} {stream} ", self.time.1).as_bytes());
         self.buffer.extend_from_slice(text);
         self.buffer.push(b'\n');
     }

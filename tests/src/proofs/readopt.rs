@@ -82,7 +82,7 @@ fn trial(kills: usize, limit: Duration, seed: u64) -> Result<String> {
          supervisor, tick interval p99 {:.1} ms max {:.1} ms",
         first["pid"],
         slowest.as_secs_f64() * 1_000.0,
-        std::time::Duration::from_micros(p99).as_secs_f64() * 1_000.0,
+        Duration::from_micros(p99).as_secs_f64() * 1_000.0,
         Duration::from_micros(gaps_us[gaps_us.len() - 1]).as_secs_f64() * 1_000.0,
     );
     ensure!(slowest <= limit, "re-adopted too late: {figures}");

@@ -18,6 +18,8 @@ use vsekai_bench::process::program;
 
 /// Longer than anything takes that is expected.
 const LONG: Duration = Duration::from_secs(60);
+/// Connections are closed by then.
+const SETTLING: Duration = Duration::from_secs(2);
 /// Children at once.
 const CHILDREN: usize = 6;
 /// A child lives so long before it misbehaves; then its backoff begins anew each time.
@@ -58,11 +60,11 @@ pub fn run(short: bool) -> Result<String> {
     let warm = cycles / 5;
     collect(&events, &mut seen, warm)?;
     supervisor.all("stop", "stopped")?;
-    let (files_before, memory_before) = (supervisor.open_files()?, supervisor.resident_bytes()?);
+    let (files_before, memory_before) = (supervisor.open_files(0)?, supervisor.resident_bytes()?);
     supervisor.all("start", "running")?;
     collect(&events, &mut seen, cycles)?;
     supervisor.all("stop", "stopped")?;
-    let (files_after, memory_after) = (supervisor.open_files()?, supervisor.resident_bytes()?);
+    let (files_after, memory_after) = (supervisor.open_files(files_before)?, supervisor.resident_bytes()?);
 
     let zombies = supervisor.children()?.len();
     let mark = folder.path().join("state").display().to_string();
@@ -153,6 +155,8 @@ pub(super) fn marked(state: &str) -> Vec<i32> {
 pub(super) struct Supervisor {
     process: Child,
     folder: PathBuf,
+    /// Its children go on for the next one.
+    killed: bool,
     /// The API's address, `http://127.0.0.1:PORT`.
     pub url: String,
 }
@@ -175,7 +179,7 @@ impl Supervisor {
         let stdout = process.stdout.take().context("the supervisor has no output")?;
         BufReader::new(stdout).read_line(&mut line)?;
         let url = line.trim().trim_end_matches('/').to_owned();
-        let supervisor = Supervisor { process, folder: folder.to_owned(), url };
+        let supervisor = Supervisor { process, folder: folder.to_owned(), killed: false, url };
         ensure!(supervisor.url.starts_with("http://"), "the supervisor did not start: {}", supervisor.log());
         Ok(supervisor)
     }
@@ -245,8 +249,16 @@ impl Supervisor {
         self.process.id()
     }
 
-    fn open_files(&self) -> Result<usize> {
-        Ok(std::fs::read_dir(format!("/proc/{}/fd", self.pid()))?.count())
+    /// The fewest descriptors that it has open within a while: connections of clients that are gone close a little later. No longer
+    /// than until they are `enough`.
+    fn open_files(&self, enough: usize) -> Result<usize> {
+        let begun = Instant::now();
+        let mut fewest = usize::MAX;
+        while begun.elapsed() < SETTLING && fewest > enough {
+            fewest = fewest.min(std::fs::read_dir(format!("/proc/{}/fd", self.pid()))?.count());
+            std::thread::yield_now();
+        }
+        Ok(fewest)
     }
 
     fn resident_bytes(&self) -> Result<u64> {
@@ -262,6 +274,7 @@ impl Supervisor {
     pub fn kill(&mut self) -> Result<()> {
         self.process.kill().context("cannot kill the supervisor")?;
         self.process.wait().context("cannot wait for the supervisor")?;
+        self.killed = true;
         Ok(())
     }
 
@@ -282,6 +295,9 @@ impl Supervisor {
 
 impl Drop for Supervisor {
     fn drop(&mut self) {
+        if self.killed {
+            return;
+        }
         // It may have ended already. After a failure its children must not be left.
         let _ = self.process.kill();
         let _ = self.process.wait();
