@@ -74,8 +74,7 @@ impl Scene {
     }
 
     fn status(&self) -> Result<Value> {
-        let mut answer = ureq::get(format!("http://{}/api/status", self.http)).call().context("no status")?;
-        Ok(answer.body_mut().read_json()?)
+        status_of(&self.http)
     }
 
     /// Waits until the shard's status is so.
@@ -105,13 +104,14 @@ impl Scene {
     }
 
     /// Ends everything in order, and holds what is stored against what was told. Returns how many actions were checked.
-    fn end(mut self, data: &Path) -> Result<u64> {
-        let lives = self.bots.stop();
-        let restarts = self.supervisor.child("shard")?["restarts"].as_u64();
+    fn end(self, data: &Path) -> Result<u64> {
+        let Scene { mut supervisor, http, bots } = self;
+        let lives = bots.stop();
+        let restarts = supervisor.child("shard")?["restarts"].as_u64();
         ensure!(restarts == Some(0), "the shard was restarted: {restarts:?}");
-        let last = self.status()?;
-        let status = self.supervisor.stop()?;
-        ensure!(status == Some(0), "the supervisor ended with {status:?}: {}", self.supervisor.log());
+        let last = status_of(&http)?;
+        let status = supervisor.stop()?;
+        ensure!(status == Some(0), "the supervisor ended with {status:?}: {}", supervisor.log());
         ensure!(add_up(&last), "items do not add up: {}", last["items"]);
         // Refuses a world whose state hash is not the one that its last frame was recorded with.
         let accounts: Vec<Account> = lives.into_iter().map(|life: Life| life.bot.account).collect();
@@ -120,6 +120,11 @@ impl Scene {
         ensure!(checked > 0, "the bots did nothing");
         Ok(checked)
     }
+}
+
+fn status_of(http: &str) -> Result<Value> {
+    let mut answer = ureq::get(format!("http://{http}/api/status")).call().context("no status")?;
+    Ok(answer.body_mut().read_json()?)
 }
 
 fn done(status: &Value) -> u64 {
