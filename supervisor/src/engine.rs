@@ -69,7 +69,7 @@ pub struct Happened {
     pub child: Option<String>,
     /// Which of its runs.
     pub run: u64,
-    /// `started`, `ready`, `ended`, `gone`, `failed`, `quarantined`, `stopping`, `killing`, `draining`, `adopted`, `lost`, `asked`, `note`.
+    /// `started`, `ready`, `ended`, `gone`, `failed`, `finished`, `quarantined`, `stopping`, `killing`, `draining`, `adopted`, `lost`, `asked`, `note`.
     pub kind: String,
     /// In words.
     pub text: String,
@@ -359,7 +359,8 @@ impl Engine {
                     Some(delay) => format!("{cause}; it is started again in {} ms", delay.as_millis()),
                     None => format!("{cause}; it is not started again"),
                 };
-                self.tell(Some(child), "failed", text);
+                let finished = delay.is_none() && cause == Cause::Ended(Ending::Exited(0));
+                self.tell(Some(child), if finished { "finished" } else { "failed" }, text);
                 self.begin_report(child, cause);
             }
             Action::Quarantined(child, why) => {
