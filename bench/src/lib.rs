@@ -3,7 +3,8 @@
 //! - [`bot`]: one synthetic player's mind: what it sees in, what it does out; no I/O.
 //! - [`webrtc`] and [`loopback`]: what carries many of them; `matchbox`: the third-party client for it, behind a feature.
 //! - [`report`]: what came of it, as a table and as JSON.
-//! - [`replication`] and [`live`]: what replication costs, over loopback and over WebRTC; [`latency`]: how soon others see what one does.
+//! - [`replication`] and [`live`]: what replication costs, over loopback and over WebRTC; [`latency`]: how soon others see what one does;
+//!   [`peers`]: the same beside others' replication.
 //! - [`store`]: what the store costs, beside its peers.
 //! - [`world`]: large worlds for measurements; [`process`]: a shard in a process of its own; [`threads`]: what its
 //!   threads used.
@@ -14,6 +15,7 @@ pub mod live;
 pub mod loopback;
 #[cfg(feature = "matchbox")]
 pub mod matchbox;
+pub mod peers;
 pub mod process;
 pub mod replication;
 pub mod report;
