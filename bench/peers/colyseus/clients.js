@@ -45,7 +45,9 @@ async function join(number) {
   const room = await new Client(`http://127.0.0.1:${port}`).joinOrCreate("walk");
   const saidAt = new Float64Array(REMEMBERED);
   said.set(room.sessionId, saidAt);
-  room.onLeave((code) => isMeasuring && fail(`a client was lost (${code})`));
+  const lose = (code) => isMeasuring && fail(`a client was lost (${code})`);
+  room.onLeave(lose);
+  room.onDrop(lose);
   const player = { room, walk: new Walk(radiusM), saidAt, steps: Math.floor((number * HZ) / playerCount) };
   if (number < WATCHERS) {
     watch(room);

@@ -13,13 +13,16 @@ const Player = schema({ x: t.float32(), y: t.float32(), z: t.float32(), sequence
 const players = () => t.map(Player);
 const World = schema({ players: interestM > 0 ? players().view() : players() }, "World");
 
+const PLAYERS_MAX = 10_000;
+
+let joined = 0;
 let patches = 0;
 let pairs = 0;
 
 class WalkRoom extends Room {
   state = new World();
   patchRate = 1_000 / HZ;
-  maxClients = 10_000;
+  maxClients = PLAYERS_MAX;
 
   messages = {
     at(client, [x, y, z, sequence]) {
@@ -33,7 +36,9 @@ class WalkRoom extends Room {
 
   onJoin(client) {
     const player = new Player();
-    client.userData = { player, seen: new Set() };
+    // Whom this client sees, by number.
+    client.userData = { client, player, number: joined, seen: new Uint8Array(PLAYERS_MAX) };
+    joined += 1;
     this.state.players.set(client.sessionId, player);
     if (interestM > 0) {
       client.view = new StateView();
@@ -42,9 +47,6 @@ class WalkRoom extends Room {
 
   onLeave(client) {
     this.state.players.delete(client.sessionId);
-    for (const { userData } of this.clients) {
-      userData?.seen.delete(client.userData.player);
-    }
   }
 
   onBeforePatch() {
@@ -56,30 +58,31 @@ class WalkRoom extends Room {
     }
   }
 
-  // Everybody sees what is near. Only what changes is told to the view.
+  // Everybody sees what is near. Only what changes is told to the view: telling it everything in every patch would cost more.
   #lookAround() {
+    const everybody = this.clients.filter((client) => client.userData).map((client) => client.userData);
+    const [xs, zs] = [new Float64Array(everybody.length), new Float64Array(everybody.length)];
+    everybody.forEach(({ player }, at) => {
+      xs[at] = player.x;
+      zs[at] = player.z;
+    });
     const range = interestM * interestM;
-    const everybody = this.clients.filter((client) => client.userData);
-    for (const { view, userData } of everybody) {
-      const { player: own, seen } = userData;
-      const [x, z] = [own.x, own.z];
-      for (const other of everybody) {
-        const player = other.userData.player;
-        const [dx, dz] = [player.x - x, player.z - z];
-        const isNear = dx * dx + dz * dz <= range;
-        if (isNear === seen.has(player)) {
-          continue;
+    everybody.forEach(({ client, seen }, own) => {
+      for (let at = 0; at < everybody.length; at += 1) {
+        const [dx, dz] = [xs[at] - xs[own], zs[at] - zs[own]];
+        const isNear = dx * dx + dz * dz <= range ? 1 : 0;
+        const { number, player } = everybody[at];
+        if (isNear !== seen[number]) {
+          seen[number] = isNear;
+          if (isNear) {
+            client.view.add(player);
+          } else {
+            client.view.remove(player);
+          }
         }
-        if (isNear) {
-          seen.add(player);
-          view.add(player);
-        } else {
-          seen.delete(player);
-          view.remove(player);
-        }
+        pairs += isNear;
       }
-      pairs += seen.size;
-    }
+    });
   }
 }
 
