@@ -26,6 +26,8 @@ const ACTORS: usize = 20;
 /// How many of them move their hands, sixty times a second: each such pose is a packet to everybody near, and one core carries some
 /// ten thousand packets a second.
 const HANDS: usize = 2;
+/// How many of the others show what they get, where only few do.
+const WATCHERS: usize = 8;
 /// Ticks a second.
 const HZ: u32 = 60;
 /// Viewers so near see every step.
@@ -93,7 +95,6 @@ impl Stage {
 /// # Errors
 /// When somebody cannot come in, or the shard fails.
 pub fn run(players: usize, seconds: u32, spawn_radius_m: u32) -> Result<()> {
-    ensure!(players > ACTORS, "at least {} players are needed", ACTORS + 1);
     println!(
         "| {players} players over WebRTC, {HZ} Hz, within {spawn_radius_m} m | input → seen within 30 m p50 ms | p99 | → seen by anybody p50 | p99 | \
          hands → seen p50 ms | p99 | ping p50 ms | p99 | action, durable p50 ms | p99 | tick p50 ms | p99 |"
@@ -104,51 +105,18 @@ pub fn run(players: usize, seconds: u32, spawn_radius_m: u32) -> Result<()> {
             "[simulation]\ntick_hz = {HZ}\nhalf_m = 512\nspawn_radius_m = {spawn_radius_m}\n[net]\nsnapshot_hz = {snapshot_hz}\n\
              tokens_per_address_per_s = 1000\n"
         ))?;
-        row(&shard, &format!("{snapshot_hz} packets a second"), players, seconds)?;
+        let everybody = Cast { hands: HANDS, style: |_| Style::Mixed };
+        print_row(&format!("{snapshot_hz} packets a second"), &measure(&shard, everybody, players, seconds)?);
         shard.stop()?;
     }
     Ok(())
 }
 
-fn row(shard: &ShardProcess, name: &str, players: usize, seconds: u32) -> Result<()> {
-    let stage = Arc::new(Mutex::new(Stage::default()));
-    let url = shard.signalling_url();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (bots, status) = runtime.block_on(async {
-        let (stop, stopped) = watch::channel(false);
-        let mut tasks = Vec::new();
-        for number in 0..players {
-            let (url, stage, stopped) = (url.clone(), Arc::clone(&stage), stopped.clone());
-            tasks.push(tokio::spawn(async move {
-                tokio::time::sleep(Duration::from_millis(10) * number as u32).await;
-                play(&url, number, &stage, stopped).await
-            }));
-        }
-        tokio::time::sleep(Duration::from_millis(10) * players as u32 + live::SETTLE).await;
-        let measure = |on| stage.lock().unwrap_or_else(PoisonError::into_inner).is_measuring = on;
-        measure(true);
-        tokio::time::sleep(Duration::from_secs(seconds.into())).await;
-        measure(false);
-        let address = format!("{}api/status", shard.url);
-        let ask = move || -> Result<serde_json::Value> { Ok(ureq::get(address).call()?.body_mut().read_json()?) };
-        let status = tokio::task::spawn_blocking(ask).await.context("nobody asks for the status")??;
-        let _ = stop.send(true);
-        let mut bots = Vec::new();
-        for task in tasks {
-            bots.push(task.await.context("a player's task failed")??);
-        }
-        anyhow::Ok((bots, status))
-    })?;
-    let stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
-    let of = |durations: &[Duration]| Latency::of(durations.iter().copied());
-    let (near, all, poses) = (of(&stage.near), of(&stage.all), of(&stage.poses));
-    let pings = Latency::of(bots.iter().flat_map(|bot| bot.counts.round_trips.iter().copied()));
-    let actions = Latency::of(bots.iter().flat_map(|bot| bot.counts.latencies.iter().map(|(_, latency)| *latency)));
-    let tick = |what: &str| status["tick_ms"][what].as_f64().unwrap_or_default();
+fn print_row(name: &str, seen: &Seen) {
+    let Seen { turns, near, all, poses, pings, actions, tick_p50_ms, tick_p99_ms } = seen;
     println!(
-        "| {name}; {} turns, seen {} times near and {} in all, {} poses seen, {} actions | {:.1} | {:.1} | {:.1} | {:.1} | {:.1} | {:.1} | \
-         {:.1} | {:.1} | {:.1} | {:.1} | {:.2} | {:.2} |",
-        stage.turns,
+        "| {name}; {turns} turns, seen {} times near and {} in all, {} poses seen, {} actions | {:.1} | {:.1} | {:.1} | {:.1} | {:.1} | {:.1} | \
+         {:.1} | {:.1} | {:.1} | {:.1} | {tick_p50_ms:.2} | {tick_p99_ms:.2} |",
         near.count,
         all.count,
         poses.count,
@@ -163,16 +131,96 @@ fn row(shard: &ShardProcess, name: &str, players: usize, seconds: u32) -> Result
         pings.p99_ms,
         actions.p50_ms,
         actions.p99_ms,
-        tick("p50"),
-        tick("p99"),
     );
-    Ok(())
 }
 
-/// One client's life. The first [`ACTORS`] stand and turn, the first [`HANDS`] move their hands; the others live as players do.
-async fn play(url: &str, number: usize, stage: &Mutex<Stage>, mut stop: watch::Receiver<bool>) -> Result<Bot> {
+/// What was measured.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    turns: u64,
+    near: Latency,
+    /// From an actor's input to another client that shows it.
+    pub all: Latency,
+    poses: Latency,
+    pings: Latency,
+    actions: Latency,
+    tick_p50_ms: f64,
+    tick_p99_ms: f64,
+}
+
+/// How everybody plays, and how many of the actors move their hands.
+#[derive(Clone, Copy)]
+pub(crate) struct Cast {
+    pub hands: usize,
+    /// By number. An actor turns round whatever its style.
+    pub style: fn(usize) -> Style,
+}
+
+/// Nobody moves hands, and few watch: the machine is left to the server.
+pub(crate) const FEW_WATCH: Cast = Cast {
+    hands: 0,
+    style: |number| if (ACTORS..ACTORS + WATCHERS).contains(&number) { Style::Walker } else { Style::Blind },
+};
+
+/// Plays `players` on a shard that runs.
+///
+/// # Errors
+/// When somebody cannot come in, or the shard fails.
+pub(crate) fn measure(shard: &ShardProcess, cast: Cast, players: usize, seconds: u32) -> Result<Seen> {
+    ensure!(players > ACTORS, "at least {} players are needed", ACTORS + 1);
+    let stage = Arc::new(Mutex::new(Stage::default()));
+    let url = shard.signalling_url();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (bots, status) = runtime.block_on(async {
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = Vec::new();
+        for number in 0..players {
+            let (url, stage, stopped) = (url.clone(), Arc::clone(&stage), stopped.clone());
+            tasks.push(tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(10) * number as u32).await;
+                play(&url, number, cast, &stage, stopped).await
+            }));
+        }
+        tokio::time::sleep(Duration::from_millis(10) * players as u32 + live::SETTLE).await;
+        let switch = |on| stage.lock().unwrap_or_else(PoisonError::into_inner).is_measuring = on;
+        switch(true);
+        tokio::time::sleep(Duration::from_secs(seconds.into())).await;
+        switch(false);
+        let address = format!("{}api/status", shard.url);
+        let ask = move || -> Result<serde_json::Value> { Ok(ureq::get(address).call()?.body_mut().read_json()?) };
+        let status = tokio::task::spawn_blocking(ask).await.context("nobody asks for the status")??;
+        let _ = stop.send(true);
+        let mut bots = Vec::new();
+        for task in tasks {
+            bots.push(task.await.context("a player's task failed")??);
+        }
+        anyhow::Ok((bots, status))
+    })?;
+    let stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
+    let of = |durations: &[Duration]| Latency::of(durations.iter().copied());
+    let tick = |what: &str| status["tick_ms"][what].as_f64().unwrap_or_default();
+    Ok(Seen {
+        turns: stage.turns,
+        near: of(&stage.near),
+        all: of(&stage.all),
+        poses: of(&stage.poses),
+        pings: Latency::of(bots.iter().flat_map(|bot| bot.counts.round_trips.iter().copied())),
+        actions: Latency::of(bots.iter().flat_map(|bot| bot.counts.latencies.iter().map(|(_, latency)| *latency))),
+        tick_p50_ms: tick("p50"),
+        tick_p99_ms: tick("p99"),
+    })
+}
+
+/// One client's life. The first [`ACTORS`] stand and turn, the first of them move their hands; the others live as players do.
+async fn play(
+    url: &str,
+    number: usize,
+    cast: Cast,
+    stage: &Mutex<Stage>,
+    mut stop: watch::Receiver<bool>,
+) -> Result<Bot> {
     let stage = || stage.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut bot = Bot::new(3, number, Style::Mixed);
+    let mut bot = Bot::new(3, number, (cast.style)(number));
     bot.poses = Some(Vec::new());
     let mut connection = match come_in(url, Library::Str0m, &mut bot, &mut stop).await {
         Ok(connection) => connection,
@@ -213,7 +261,7 @@ async fn play(url: &str, number: usize, stage: &Mutex<Stage>, mut stop: watch::R
                     act.seen_by.clear();
                 }
             }
-            _ = hands.tick(), if number < HANDS => {
+            _ = hands.tick(), if number < cast.hands => {
                 let slot = (begin.elapsed().as_micros() * u128::from(SLOTS_PER_S) / 1_000_000) as u16;
                 if let Some(player) = bot.client.welcome().map(|welcome| welcome.player)
                     && bot.client.pose(slot, &waving(begin.elapsed())).is_ok()

@@ -5,6 +5,8 @@
 //! - [`report`]: what came of it, as a table and as JSON.
 //! - [`replication`] and [`live`]: what replication costs, over loopback and over WebRTC; [`latency`]: how soon others see what one does.
 //! - [`bodies`]: what rigid bodies cost on the wire.
+//! - [`replication`] and [`live`]: what replication costs, over loopback and over WebRTC; [`latency`]: how soon others see what one does;
+//!   [`peers`]: the same beside others' replication.
 //! - [`store`]: what the store costs, beside its peers.
 //! - [`world`]: large worlds for measurements; [`process`]: a shard in a process of its own; [`threads`]: what its
 //!   threads used.
@@ -16,6 +18,7 @@ pub mod live;
 pub mod loopback;
 #[cfg(feature = "matchbox")]
 pub mod matchbox;
+pub mod peers;
 pub mod process;
 pub mod replication;
 pub mod report;

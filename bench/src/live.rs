@@ -3,7 +3,7 @@
 
 use crate::bot::{Bot, Style};
 use crate::process::ShardProcess;
-use crate::replication::{HZ, UNLIMITED_KBIT_S};
+use crate::replication::{HZ, SCENES, Scene};
 use crate::threads::{self, Used};
 use crate::webrtc;
 use anyhow::{Context, Result, ensure};
@@ -66,27 +66,71 @@ pub fn clients(players: &[usize], seconds: u32) -> Result<()> {
          p99 ms | updates/s each | B per update, headers included | motion B/s each | UDP B/s each |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
-    let scenes = [
-        ("all visible, no budget", 40, 2_000, UNLIMITED_KBIT_S),
-        ("all visible, 256 kbit/s", 40, 2_000, 256),
-        ("50 m interest", 200, 50, 256),
-    ];
-    for (name, spawn_radius_m, interest_m, motion_kbit_s) in scenes {
+    for scene in SCENES {
         for players in players {
-            let (shard, _folder) = shard(&format!(
-                "[simulation]\ntick_hz = {HZ}\nhalf_m = 512\nspawn_radius_m = {spawn_radius_m}\n\
-                 [net]\nplayers_max = 10000\ninterest_m = {interest_m}\nmotion_kbit_s = {motion_kbit_s}\n\
-                 bulk_kbit_s = 100000\ntokens_per_address_per_s = 1000\n\
-                 [webrtc]\nconnections_per_address_max = 10000\nhandshakes_per_address_max = 10000\n"
-            ))?;
-            row(&shard, name, *players, seconds)?;
-            shard.stop()?;
+            let figures = clients_of(&scene, *players, seconds)?;
+            println!(
+                "| {players}, {} | {:.1} | {:.1} | {:.1} | {:.1} | {:.1} | {:.2} | {:.2} | {:.0} | {:.2} | {:.0} | {:.0} |",
+                scene.name,
+                figures.ticks_per_s,
+                figures.above_us,
+                figures.above_kernel_us,
+                figures.transport_us,
+                figures.transport_kernel_us,
+                figures.tick_p50_ms,
+                figures.tick_p99_ms,
+                figures.updates_per_s,
+                figures.bytes_per_update,
+                figures.motion_bytes_per_s,
+                figures.udp_bytes_per_s,
+            );
         }
     }
     Ok(())
 }
 
-fn row(shard: &ShardProcess, name: &str, players: usize, seconds: u32) -> Result<()> {
+/// What replication over WebRTC came to.
+#[derive(Debug)]
+pub(crate) struct Figures {
+    pub ticks_per_s: f64,
+    /// The shard's own thread for a client and tick, microseconds of the processor, and what the kernel has of that.
+    pub above_us: f64,
+    pub above_kernel_us: f64,
+    /// The transport's thread, in the program and in the kernel.
+    pub transport_us: f64,
+    pub transport_kernel_us: f64,
+    pub tick_p50_ms: f64,
+    pub tick_p99_ms: f64,
+    /// To each client, a second.
+    pub updates_per_s: f64,
+    pub bytes_per_update: f64,
+    pub motion_bytes_per_s: f64,
+    pub udp_bytes_per_s: f64,
+}
+
+/// The settings of a shard for walking clients.
+pub(crate) fn settings(scene: &Scene) -> String {
+    let Scene { spawn_radius_m, interest_m, motion_kbit_s, .. } = scene;
+    format!(
+        "[simulation]\ntick_hz = {HZ}\nhalf_m = 512\nspawn_radius_m = {spawn_radius_m}\n\
+         [net]\nplayers_max = 10000\ninterest_m = {interest_m}\nmotion_kbit_s = {motion_kbit_s}\n\
+         bulk_kbit_s = 100000\ntokens_per_address_per_s = 1000\n\
+         [webrtc]\nconnections_per_address_max = 10000\nhandshakes_per_address_max = 10000\n"
+    )
+}
+
+/// Plays walking clients that keep no picture on a shard of its own.
+///
+/// # Errors
+/// When somebody cannot come in, or the shard fails.
+pub(crate) fn clients_of(scene: &Scene, players: usize, seconds: u32) -> Result<Figures> {
+    let (shard, _folder) = shard(&settings(scene))?;
+    let figures = play(&shard, players, seconds)?;
+    shard.stop()?;
+    Ok(figures)
+}
+
+fn play(shard: &ShardProcess, players: usize, seconds: u32) -> Result<Figures> {
     let url = shard.signalling_url();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let bots = (0..players).map(|number| Bot::new(1, number, Style::Blind)).collect();
@@ -115,21 +159,20 @@ fn row(shard: &ShardProcess, name: &str, players: usize, seconds: u32) -> Result
     let (above, transport) = (used("vsekai-shard"), used("webrtc"));
     let counted = |what: &str| after.count(what) - before.count(what);
     let each = |sum: f64| sum / passed / players as f64;
-    println!(
-        "| {players}, {name} | {:.1} | {:.1} | {:.1} | {:.1} | {:.1} | {:.2} | {:.2} | {:.0} | {:.2} | {:.0} | {:.0} |",
-        ticks / passed,
-        micros(above.whole()),
-        micros(above.kernel),
-        micros(transport.user),
-        micros(transport.kernel),
-        after.status["tick_ms"]["p50"].as_f64().unwrap_or_default(),
-        after.status["tick_ms"]["p99"].as_f64().unwrap_or_default(),
-        each(counted("motion_updates")),
-        counted("motion_bytes") / counted("motion_updates").max(1.0),
-        each(counted("motion_bytes")),
-        each(counted("bytes_out")),
-    );
-    Ok(())
+    let tick = |what: &str| after.status["tick_ms"][what].as_f64().unwrap_or_default();
+    Ok(Figures {
+        ticks_per_s: ticks / passed,
+        above_us: micros(above.whole()),
+        above_kernel_us: micros(above.kernel),
+        transport_us: micros(transport.user),
+        transport_kernel_us: micros(transport.kernel),
+        tick_p50_ms: tick("p50"),
+        tick_p99_ms: tick("p99"),
+        updates_per_s: each(counted("motion_updates")),
+        bytes_per_update: counted("motion_bytes") / counted("motion_updates").max(1.0),
+        motion_bytes_per_s: each(counted("motion_bytes")),
+        udp_bytes_per_s: each(counted("bytes_out")),
+    })
 }
 
 fn measure(shard: &ShardProcess, players: usize, seconds: u32) -> Result<(Account, Account)> {

@@ -3,6 +3,7 @@
 
 use crate::bot::{Bot, Style};
 use crate::report::{Latency, Report};
+use crate::threads;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vsekai_net::flood::Rates;
@@ -31,6 +32,8 @@ pub struct LoopbackShard {
     pub hashes: Vec<u64>,
     /// What each tick took: everything that a shard's thread does, without network and disk.
     pub tick_times: Vec<Duration>,
+    /// Processor time of all ticks together, measured as `tick_times`: without what else ran on the machine meanwhile.
+    pub cpu_time: Duration,
     /// Bytes of frame records.
     pub record_bytes: u64,
     /// The last tick's frame: its number and its record.
@@ -104,6 +107,7 @@ impl LoopbackShard {
             bots,
             hashes: Vec::new(),
             tick_times: Vec::new(),
+            cpu_time: Duration::ZERO,
             record_bytes: 0,
             last_frame: (0, Vec::new()),
             server,
@@ -142,7 +146,7 @@ impl LoopbackShard {
         self.now += interval;
         self.network.advance(self.now);
 
-        let begin = Instant::now();
+        let (begin, cpu_begin) = (Instant::now(), threads::own_cpu_time());
         while let Some(event) = self.network.poll_server() {
             self.server.receive(self.now, event);
         }
@@ -153,6 +157,7 @@ impl LoopbackShard {
         // Without a disk, a frame is as durable as it will ever be.
         self.server.frames_durable(output.frame);
         self.tick_times.push(begin.elapsed());
+        self.cpu_time += threads::own_cpu_time().saturating_sub(cpu_begin);
 
         self.hashes.push(output.state_hash);
         self.record_bytes += output.record.len() as u64;

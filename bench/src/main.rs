@@ -13,7 +13,7 @@ use vsekai_bench::loopback::LoopbackShard;
 use vsekai_bench::process::ShardProcess;
 use vsekai_bench::report::{Latency, Report};
 use vsekai_bench::webrtc::Library;
-use vsekai_bench::{bodies, latency, live, replication, store, webrtc, world};
+use vsekai_bench::{bodies, latency, live, peers, replication, store, webrtc, world};
 use vsekai_net::loopback::Faults;
 use vsekai_sim::{SimConfig, Simulation};
 
@@ -71,6 +71,15 @@ enum Command {
         /// New players appear within this distance of the origin, metres
         #[arg(long, default_value_t = 150)]
         spawn_radius_m: u32,
+    },
+    /// Replication beside Colyseus and bevy_replicon, which are built or installed when needed (Node.js with npm must be there)
+    Peers {
+        /// Numbers of clients
+        #[arg(long, value_delimiter = ',', default_values_t = [100, 300])]
+        players: Vec<usize>,
+        /// Seconds to measure, each
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=600))]
+        seconds: u32,
     },
     /// Many avatars in one small venue: bytes, and how fresh each one's picture of the others is
     Crowd {
@@ -262,6 +271,7 @@ fn main() -> ExitCode {
         }
         Command::Replication { players, seconds, transport: Transport::Webrtc, .. } => live::clients(&players, seconds),
         Command::Latency { players, seconds, spawn_radius_m } => latency::run(players, seconds, spawn_radius_m),
+        Command::Peers { players, seconds } => peers::run(&players, seconds),
         Command::Crowd { players, venue_m, seconds } => replication::crowd(players, venue_m, seconds),
         Command::Bodies { bodies: count, seconds, seed } => bodies::run(count.into(), seconds, seed),
         Command::Store(Store::Commits { seconds }) => store::commit_rates(seconds),

@@ -7,6 +7,7 @@ use crate::world;
 use anyhow::{Result, ensure};
 use std::collections::BTreeMap;
 use std::time::Duration;
+use vsekai_net::client::Client;
 use vsekai_net::loopback::Faults;
 use vsekai_net::replication::ReplicationConfig;
 use vsekai_schema::id::EntityId;
@@ -20,6 +21,77 @@ pub(crate) const HZ: u32 = 20;
 pub(crate) const UNLIMITED_KBIT_S: u32 = 100_000;
 /// Seconds until everybody knows everybody.
 const SETTLE_S: u32 = 5;
+
+/// Where walking clients are, and how much of each other they see.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scene {
+    pub name: &'static str,
+    /// They begin within this distance of the origin.
+    pub spawn_radius_m: u32,
+    pub interest_m: u32,
+    pub motion_kbit_s: u32,
+}
+
+pub(crate) const ALL_VISIBLE: Scene =
+    Scene { name: "all visible, no budget", spawn_radius_m: 40, interest_m: 2_000, motion_kbit_s: UNLIMITED_KBIT_S };
+pub(crate) const NEAR_VISIBLE: Scene =
+    Scene { name: "50 m interest", spawn_radius_m: 200, interest_m: 50, motion_kbit_s: 256 };
+pub(crate) const SCENES: [Scene; 3] =
+    [ALL_VISIBLE, Scene { name: "all visible, 256 kbit/s", motion_kbit_s: 256, ..ALL_VISIBLE }, NEAR_VISIBLE];
+
+/// What replication over loopback came to.
+#[derive(Debug)]
+pub(crate) struct Figures {
+    pub times: Latency,
+    /// Of a client and tick, microseconds: by the clock, and of the processor.
+    pub wall_us: f64,
+    pub cpu_us: f64,
+    /// Of each other by each client; not known of clients that keep no picture.
+    pub in_view: Option<f64>,
+    /// To each client, a second.
+    pub updates_per_s: f64,
+    pub bytes_per_update: f64,
+    pub motion_bytes_per_s: f64,
+    pub down_bytes_per_s: f64,
+}
+
+/// Plays walking clients over loopback, in virtual time.
+pub(crate) fn measure(scene: &Scene, players: usize, seconds: u32, blind: bool) -> Figures {
+    let style = if blind { Style::Blind } else { Style::Walker };
+    let mut shard = walkers(players, style, scene.spawn_radius_m, |config| {
+        config.interest_mm = scene.interest_m as i32 * 1_000;
+        config.motion_kbit_s = scene.motion_kbit_s;
+        config.bulk_kbit_s = UNLIMITED_KBIT_S;
+    });
+    for _ in 0..SETTLE_S * HZ {
+        shard.tick();
+    }
+    shard.tick_times.clear();
+    shard.cpu_time = Duration::ZERO;
+    let (before, bytes_before) = (shard.server_counts(), shard.down_bytes());
+    let ticks = seconds * HZ;
+    for _ in 0..ticks {
+        shard.tick();
+    }
+    let (after, bytes_after) = (shard.server_counts(), shard.down_bytes());
+    let wall: Duration = shard.tick_times.iter().sum();
+    let micros = |time: Duration| time.as_secs_f64() * 1e6 / (players as f64 * f64::from(ticks));
+    let each = |count: u64| count as f64 / (players as f64 * f64::from(seconds));
+    let updates = after.replication.motion_updates - before.replication.motion_updates;
+    let motion_bytes = after.replication.motion_bytes - before.replication.motion_bytes;
+    let known = |client: &Client| client.entities().filter(|(_, e)| e.chunk().is_none()).count();
+    let known: usize = shard.bots.iter().map(|(_, bot)| known(&bot.client)).sum();
+    Figures {
+        times: Latency::of(shard.tick_times.iter().copied()),
+        wall_us: micros(wall),
+        cpu_us: micros(shard.cpu_time),
+        in_view: (!blind).then_some(known as f64 / players as f64 - 1.0),
+        updates_per_s: each(updates),
+        bytes_per_update: motion_bytes as f64 / updates.max(1) as f64,
+        motion_bytes_per_s: each(motion_bytes),
+        down_bytes_per_s: each(bytes_after - bytes_before),
+    }
+}
 
 fn walkers(
     players: usize,
@@ -37,55 +109,25 @@ fn walkers(
 
 /// A table: server time for a client and tick, and bytes, by number of walking clients.
 pub fn clients(players: &[usize], seconds: u32, blind: bool) -> Result<()> {
-    let style = if blind { Style::Blind } else { Style::Walker };
     println!(
         "| walking clients{}, {HZ} Hz | in view of each | µs per client-tick | tick p99 ms | updates/s each | B per update, headers included | \
          motion B/s each | all B/s each |",
         if blind { " that keep no picture" } else { "" }
     );
     println!("|---|---|---|---|---|---|---|---|");
-    let scenes: [(&str, u32, i32, u32); 3] = [
-        ("all visible, no budget", 40, 2_000_000, UNLIMITED_KBIT_S),
-        ("all visible, 256 kbit/s", 40, 2_000_000, 256),
-        ("50 m interest", 200, 50_000, 256),
-    ];
-    for (name, spawn_radius_m, interest_mm, motion_kbit_s) in scenes {
+    for scene in SCENES {
         for players in players {
-            let mut shard = walkers(*players, style, spawn_radius_m, |config| {
-                config.interest_mm = interest_mm;
-                config.motion_kbit_s = motion_kbit_s;
-                config.bulk_kbit_s = UNLIMITED_KBIT_S;
-            });
-            for _ in 0..SETTLE_S * HZ {
-                shard.tick();
-            }
-            shard.tick_times.clear();
-            let (before, bytes_before) = (shard.server_counts(), shard.down_bytes());
-            let ticks = seconds * HZ;
-            for _ in 0..ticks {
-                shard.tick();
-            }
-            let (after, bytes_after) = (shard.server_counts(), shard.down_bytes());
-            let times = Latency::of(shard.tick_times.iter().copied());
-            let total: Duration = shard.tick_times.iter().sum();
-            let client_ticks = *players as f64 * f64::from(ticks);
-            let client_seconds = *players as f64 * f64::from(seconds);
-            let updates = after.replication.motion_updates - before.replication.motion_updates;
-            let motion_bytes = (after.replication.motion_bytes - before.replication.motion_bytes) as f64;
-            let known: usize = shard
-                .bots
-                .iter()
-                .map(|(_, bot)| bot.client.entities().filter(|(_, e)| e.chunk().is_none()).count())
-                .sum();
-            let in_view = if blind { "–".into() } else { format!("{:.0}", known as f64 / *players as f64 - 1.0) };
+            let figures = measure(&scene, *players, seconds, blind);
             println!(
-                "| {players}, {name} | {in_view} | {:.1} | {:.2} | {:.0} | {:.2} | {:.0} | {:.0} |",
-                total.as_secs_f64() * 1e6 / client_ticks,
-                times.p99_ms,
-                updates as f64 / client_seconds,
-                motion_bytes / updates.max(1) as f64,
-                motion_bytes / client_seconds,
-                (bytes_after - bytes_before) as f64 / client_seconds,
+                "| {players}, {} | {} | {:.1} | {:.2} | {:.0} | {:.2} | {:.0} | {:.0} |",
+                scene.name,
+                figures.in_view.map_or("–".into(), |count| format!("{count:.0}")),
+                figures.wall_us,
+                figures.times.p99_ms,
+                figures.updates_per_s,
+                figures.bytes_per_update,
+                figures.motion_bytes_per_s,
+                figures.down_bytes_per_s,
             );
         }
     }
@@ -97,8 +139,7 @@ pub fn crowd(players: usize, venue_m: u32, seconds: u32) -> Result<()> {
     let mut shard = walkers(players, Style::Walker, venue_m / 2, |config| config.interest_mm = 500_000);
     let mut settled = 0;
     let knows_all = |shard: &LoopbackShard| {
-        let known =
-            |client: &vsekai_net::client::Client| client.entities().filter(|(_, e)| e.chunk().is_none()).count();
+        let known = |client: &Client| client.entities().filter(|(_, e)| e.chunk().is_none()).count();
         shard.bots.iter().all(|(_, bot)| known(&bot.client) == players)
     };
     while !knows_all(&shard) {

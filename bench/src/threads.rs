@@ -1,6 +1,7 @@
 //! What the threads of a process used of the processors, by the kernel's own account.
 
 use anyhow::{Context, Result};
+use rustix::time::{ClockId, clock_gettime};
 use std::collections::BTreeMap;
 use std::ops::Sub;
 use std::time::Duration;
@@ -30,6 +31,13 @@ impl Sub for Used {
     fn sub(self, before: Used) -> Used {
         Used { user: self.user.saturating_sub(before.user), kernel: self.kernel.saturating_sub(before.kernel) }
     }
+}
+
+/// Processor time of this process's threads together until now, to the nanosecond.
+pub fn own_cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    // Counted from the process's start, so both are positive.
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// Times of all threads of process `pid`, by name; those of one name together.
@@ -68,6 +76,20 @@ mod tests {
         let used = Used { user: Duration::from_millis(2_500), kernel: Duration::from_millis(310) };
         assert_eq!(parse(line), Some(("a (b) c".into(), used)));
         assert_eq!(parse("71 (x) S 1"), None);
+    }
+
+    #[test]
+    fn own_time_passes_with_work_and_not_with_sleep() {
+        let spin = |time: Duration| {
+            let begin = std::time::Instant::now();
+            while begin.elapsed() < time {
+                std::hint::spin_loop();
+            }
+        };
+        let begin = own_cpu_time();
+        spin(Duration::from_millis(50));
+        assert!(own_cpu_time() > begin, "50 ms of work took no processor time");
+        assert!(own_cpu_time() < begin + Duration::from_secs(60));
     }
 
     #[test]

@@ -46,6 +46,11 @@ const BENCHES: &[Bench] = &[
         ],
     },
     Bench {
+        name: "peers",
+        what: "replication beside Colyseus and bevy_replicon in one run: 20 Hz, all visible and with an interest of 50 m",
+        commands: &["peers --players 100,300 --seconds 10"],
+    },
+    Bench {
         name: "latency",
         what: "from one player's input, or head and hands, to another player's picture, 300 players over WebRTC, with the store",
         commands: &["latency"],
