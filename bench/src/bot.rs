@@ -44,6 +44,10 @@ pub struct Account {
     pub last_command: u32,
     /// The command under way, if any: it may have happened or not.
     pub under_way: Option<(u32, Command)>,
+    /// Commands whose results never came, because the shard died: each may have happened or not.
+    pub unsettled: Vec<Command>,
+    /// After one of those the items are what the shard says they are.
+    pub learns_items: bool,
     /// How many results said that something was done.
     pub done: u64,
 }
@@ -193,8 +197,13 @@ impl Bot {
     /// The same player on a new connection, who remembers what it was told before.
     pub fn rejoin(account: Account, seed: u64, number: usize, style: Style) -> Self {
         let mut bot = Bot::new(seed, number, style);
-        bot.knows_items = true;
         bot.account = account;
+        if let Some((_, command)) = bot.account.under_way.take() {
+            bot.account.unsettled.push(command);
+            bot.account.items.clear();
+            bot.account.learns_items = true;
+        }
+        bot.knows_items = !bot.account.learns_items;
         bot
     }
 
@@ -249,6 +258,7 @@ impl Bot {
         }
         if let Some(inventory) = self.client.own().and_then(|own| own.get::<Inventory>()) {
             self.knows_items = true;
+            self.account.learns_items = false;
             for stack in inventory.slots.stacks() {
                 *self.account.items.entry(stack.item).or_default() += i64::from(stack.count);
             }

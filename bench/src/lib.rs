@@ -3,7 +3,6 @@
 //! - [`bot`]: one synthetic player's mind: what it sees in, what it does out; no I/O.
 //! - [`webrtc`] and [`loopback`]: what carries many of them; `matchbox`: the third-party client for it, behind a feature.
 //! - [`report`]: what came of it, as a table and as JSON.
-//! - [`replication`] and [`live`]: what replication costs, over loopback and over WebRTC; [`latency`]: how soon others see what one does.
 //! - [`bodies`]: what rigid bodies cost on the wire.
 //! - [`replication`] and [`live`]: what replication costs, over loopback and over WebRTC; [`latency`]: how soon others see what one does;
 //!   [`peers`]: the same beside others' replication.

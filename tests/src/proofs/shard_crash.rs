@@ -10,6 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use rustix::process::{Pid, Signal, kill_process};
 use std::net::TcpListener;
 use std::path::Path;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use vsekai_bench::bot::{Account, Bot, Style};
 use vsekai_bench::report::Latency;
@@ -46,14 +47,14 @@ fn trial(kills: usize, players: usize, entities: usize, seed: u64) -> Result<Str
         });
         let bots: Vec<_> = bots.collect();
         let wait = Duration::from_millis(rng.random_range(3_000..5_000));
-        let mut killed = Ok(Instant::now());
+        let mut watch = Ok(None);
         let (lives, _) = runtime.block_on(run_bots(&url, bots, async {
             tokio::time::sleep(wait).await;
             if round < kills {
-                killed = kill(&supervisor);
+                watch = kill(&supervisor, &http).map(Some);
             }
         }));
-        let killed = killed.with_context(|| format!("kill {round}"))?;
+        let watch = watch.with_context(|| format!("kill {round}"))?;
         let mut done = 0;
         for (account, life) in accounts.iter_mut().zip(lives) {
             let before = account.as_ref().map_or(0, |account| account.done);
@@ -66,8 +67,9 @@ fn trial(kills: usize, players: usize, entities: usize, seed: u64) -> Result<Str
         }
         ensure!(done > 0, "round {round}: the bots did nothing in {wait:?}");
         actions += done;
-        if round < kills {
-            back.push(ticking_since(&http, killed).with_context(|| format!("after kill {round}"))?);
+        if let Some(watch) = watch {
+            let ticking = watch.join().map_err(|_| anyhow::anyhow!("the watch panicked"))?;
+            back.push(ticking.with_context(|| format!("after kill {round}"))?);
         }
     }
     let restarts = supervisor.child("shard")?["restarts"].as_u64().unwrap_or_default();
@@ -119,13 +121,15 @@ pub(super) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0").context("no free port")?.local_addr()?.port())
 }
 
-fn kill(supervisor: &Supervisor) -> Result<Instant> {
+/// Kills the shard, and watches on a thread of its own for the next one: the bots take a while to see that theirs is gone.
+fn kill(supervisor: &Supervisor, http: &str) -> Result<JoinHandle<Result<Duration>>> {
     let child = supervisor.child("shard")?;
     let pid = child["pid"].as_i64().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
     let pid = pid.with_context(|| format!("the shard does not run: {child}"))?;
     let now = Instant::now();
     kill_process(pid, Signal::KILL).context("cannot kill the shard")?;
-    Ok(now)
+    let http = http.to_string();
+    Ok(std::thread::spawn(move || ticking_since(&http, now)))
 }
 
 /// How long after `killed` the next shard had done a tick.

@@ -144,8 +144,8 @@ fn without_store(players: usize, outage: Duration, seed: u64) -> Result<String> 
     scene.play_on(players as u64)?;
 
     scene.order("store", "stop")?;
-    let begun = Instant::now();
     let noticed = scene.until("an outage", |status| !status["store"]["outage"].is_null())?;
+    let begun = Instant::now();
     let late_before = noticed["late_ticks"].as_u64().unwrap_or_default();
     while begun.elapsed() < outage {
         std::thread::sleep(Duration::from_millis(100));

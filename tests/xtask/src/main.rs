@@ -75,6 +75,8 @@ const SHORT_PROOFS: &[&str] = &[
     "store-model",
     "supervise",
     "readopt",
+    "shard-crash",
+    "store-outage",
 ];
 
 fn test() -> Result<()> {
