@@ -273,6 +273,13 @@ impl Worker {
                     stop_deadline = Some(Instant::now() + FLUSH_TIMEOUT);
                     // Nobody comes in any more; who waits at the door is sent away.
                     controls.close();
+                    // What was to be said before the stop is said: why it ends, among other things.
+                    while let Ok(batch) = commands.try_recv() {
+                        self.commands.extend(batch);
+                    }
+                    while let Some(command) = self.commands.pop_front() {
+                        self.command(command);
+                    }
                     self.for_all_peers(|worker, peer| worker.disconnect(peer, STOPPED));
                 }
                 () = sleep_until(self.next_wake(stop_deadline).into()) => {}
