@@ -70,7 +70,8 @@ class Row {
     };
     put("name", child.name);
     put("group", child.pid ? `${child.group} · ${child.pid}` : child.group);
-    put("state", STATE[child.state] ?? child.state);
+    const again = child.restarts > 0 && ["clearing", "waiting", "starting"].includes(child.state);
+    put("state", again ? "restarting" : (STATE[child.state] ?? child.state));
     put("reason", child.reason ?? (child.status || (child.log_lost ? `${child.log_lost} lines lost` : "")));
     this.cells.reason.title = this.cells.reason.textContent;
     put("uptime", child.starts_in_ms !== null ? `in ${(child.starts_in_ms / 1000).toFixed(1)} s` : duration(child.uptime_ms));

@@ -8,4 +8,5 @@ mod hostile;
 mod javascript;
 mod matchbox;
 mod startup;
+mod supervisor_page;
 mod tidy;

@@ -152,7 +152,7 @@ pub(super) fn marked(state: &str) -> Vec<i32> {
 }
 
 /// A supervisor in a process of its own. Killed when dropped, and its children with it.
-pub(super) struct Supervisor {
+pub struct Supervisor {
     process: Child,
     folder: PathBuf,
     /// Its children go on for the next one.
