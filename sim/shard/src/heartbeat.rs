@@ -14,6 +14,10 @@ use std::time::Duration;
 /// Time between two beats.
 const INTERVAL: Duration = Duration::from_millis(250);
 
+/// The last thing said. From here on no tick advances: bringing the last frames into the store may take a while, and must not be taken for
+/// a hang.
+const FAREWELL: &str = "STOPPING=1\nEXTEND_TIMEOUT_USEC=60000000";
+
 /// The number of the last tick, for the heartbeat; the tick loop writes it.
 pub type TickNumber = Arc<AtomicU64>;
 
@@ -37,7 +41,7 @@ impl Heartbeat {
                 tell(&text(tick.load(Ordering::Relaxed), &status));
                 match stopped.recv_timeout(INTERVAL) {
                     Err(RecvTimeoutError::Timeout) => {}
-                    Ok(()) => return tell("STOPPING=1"),
+                    Ok(()) => return tell(FAREWELL),
                     Err(RecvTimeoutError::Disconnected) => return,
                 }
             }
