@@ -38,17 +38,17 @@ const TAIL_SIZE: u64 = 40;
 const FILE_SIZE_MIN: u64 = INDEX_SIZE + TABLE_HEADER_SIZE + TAIL_SIZE;
 
 /// The largest chunk casync allows, 128 MiB.
-pub(crate) const CHUNK_SIZE_MAX: u64 = 128 << 20;
+pub const CHUNK_SIZE_MAX: u64 = 128 << 20;
 
 /// The function that gives chunks their ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Digest {
+pub enum Digest {
     Sha512_256,
     Sha256,
 }
 
 impl Digest {
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Sha512_256 => "SHA-512/256",
             Self::Sha256 => "SHA-256",
@@ -58,31 +58,31 @@ impl Digest {
 
 /// What an index says of itself. `1 ≤ chunk_size_min ≤ chunk_size_avg ≤ chunk_size_max ≤` [`CHUNK_SIZE_MAX`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Header {
-    pub(crate) digest: Digest,
+pub struct Header {
+    pub digest: Digest,
     /// All of casync's feature flags, the digest's bit included.
-    pub(crate) flags: u64,
+    pub flags: u64,
     /// In bytes, as the next two.
-    pub(crate) chunk_size_min: u64,
-    pub(crate) chunk_size_avg: u64,
-    pub(crate) chunk_size_max: u64,
+    pub chunk_size_min: u64,
+    pub chunk_size_avg: u64,
+    pub chunk_size_max: u64,
     /// From the file's size; the chunks that [`IndexReader::next_chunk`] gives, if it does not fail.
-    pub(crate) chunk_count: u64,
+    pub chunk_count: u64,
 }
 
 /// One piece of the blob or archive, `1 ≤ size ≤ chunk_size_max`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Chunk {
+pub struct Chunk {
     /// Where it begins in the whole; the end of the one before.
-    pub(crate) offset: u64,
-    pub(crate) size: u64,
+    pub offset: u64,
+    pub size: u64,
     /// Digest of its plain bytes.
-    pub(crate) id: [u8; 32],
+    pub id: [u8; 32],
 }
 
 /// Why an index is not one. The byte offset is that of the field at fault.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum IndexError {
+pub enum IndexError {
     #[error("byte {offset}: {fault}")]
     Unsound { offset: u64, fault: Fault },
     #[error("byte {offset}: reading failed")]
@@ -91,7 +91,7 @@ pub(crate) enum IndexError {
 
 /// What is wrong with a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Fault {
+pub enum Fault {
     #[error("the file ends here, too short for an index: it has {size} bytes, the shortest index has 104")]
     TooShort { size: u64 },
     #[error("the file ends in the middle of an entry: {size} bytes are not 104 and a multiple of 40")]
@@ -117,7 +117,7 @@ pub(crate) enum Fault {
 }
 
 /// Reads an index from front to back. After an error nothing more is to be expected of it.
-pub(crate) struct IndexReader<R> {
+pub struct IndexReader<R> {
     source: R,
     file_size: u64,
     /// Bytes read, that is, the offset of the next field.
@@ -132,7 +132,7 @@ pub(crate) struct IndexReader<R> {
 impl<R: Read> IndexReader<R> {
     /// Reads and checks everything before the entries. `source` is at byte 0 of a file of `file_size` bytes, and worth
     /// buffering: it is read a field at a time.
-    pub(crate) fn new(source: R, file_size: u64) -> Result<Self, IndexError> {
+    pub fn new(source: R, file_size: u64) -> Result<Self, IndexError> {
         let chunk_count = file_size.checked_sub(FILE_SIZE_MIN).map(|entries| entries / ENTRY_SIZE);
         let header = Header {
             digest: Digest::Sha256,
@@ -167,17 +167,17 @@ impl<R: Read> IndexReader<R> {
         Ok(reader)
     }
 
-    pub(crate) fn header(&self) -> Header {
+    pub fn header(&self) -> Header {
         self.header
     }
 
     /// Bytes of the chunks read so far together.
-    pub(crate) fn total_size(&self) -> u64 {
+    pub fn total_size(&self) -> u64 {
         self.next_offset
     }
 
     /// The next chunk; `None` when all were read and the tail and the end of the file are as they must be.
-    pub(crate) fn next_chunk(&mut self) -> Result<Option<Chunk>, IndexError> {
+    pub fn next_chunk(&mut self) -> Result<Option<Chunk>, IndexError> {
         if self.chunks_read == self.header.chunk_count {
             self.tail()?;
             return Ok(None);

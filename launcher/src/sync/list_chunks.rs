@@ -5,7 +5,7 @@
 //! between still fails, though after a part of it was listed.
 
 use crate::caibx::{Header, IndexError, IndexReader};
-use crate::error::{TaskError, shown};
+use crate::error::{Exit, TaskError, shown};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::fs::File;
@@ -35,8 +35,8 @@ struct Entry<'a> {
 }
 
 /// Lists the index `file` on `output`. A reader that closes the output early (`| head`) is no failure.
-pub(crate) fn list(file: &Path, json: bool, output: &mut dyn Write) -> Result<(), TaskError> {
-    let unreadable = |source| TaskError::Unreadable { file: file.to_owned(), source };
+pub fn list(file: &Path, json: bool, output: &mut dyn Write) -> Result<(), TaskError> {
+    let unreadable = |source| TaskError::unreadable(file, source);
     // A pipe would block the opening, so what it is comes first.
     if !std::fs::metadata(file).map_err(unreadable)?.is_file() {
         return Err(unreadable(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
@@ -45,8 +45,8 @@ pub(crate) fn list(file: &Path, json: bool, output: &mut dyn Write) -> Result<()
     let file_size = opened.metadata().map_err(unreadable)?.len();
 
     let bad = |source| match source {
-        IndexError::Read { .. } => TaskError::Unreadable { file: file.to_owned(), source: io::Error::other(source) },
-        IndexError::Unsound { .. } => TaskError::BadIndex { file: file.to_owned(), source },
+        IndexError::Read { .. } => unreadable(io::Error::other(source)),
+        IndexError::Unsound { .. } => TaskError::because(Exit::Damaged, shown(file), source),
     };
     let mut checked = IndexReader::new(BufReader::new(&opened), file_size).map_err(bad)?;
     while checked.next_chunk().map_err(bad)?.is_some() {}
@@ -62,7 +62,7 @@ pub(crate) fn list(file: &Path, json: bool, output: &mut dyn Write) -> Result<()
         written = listing.chunk(chunk.offset, chunk.size, &hex(&chunk.id));
     }
     match written.and_then(|()| listing.end()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(TaskError::Output(error)),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(TaskError::output(error)),
         _ => Ok(()),
     }
 }

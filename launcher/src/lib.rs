@@ -1,0 +1,17 @@
+//! The launcher and its update service, as a library for the `vsekai` command and for tests.
+//!
+//! - [`cli`]: the command line, one file per group of commands.
+//! - `sync`: the tasks of `vsekai sync`.
+//! - `caibx`: casync's chunk index, read and checked.
+//! - [`release`]: what a repository offers: releases and channels.
+//! - [`fetch`]: where a repository's files come from.
+//! - [`settings`]: profiles: which build, from where, to where.
+//! - [`error`]: failures and their exit codes.
+
+mod caibx;
+pub mod cli;
+pub mod error;
+pub mod fetch;
+pub mod release;
+pub mod settings;
+mod sync;
