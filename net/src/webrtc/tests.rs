@@ -2,7 +2,7 @@
 
 use super::link::{Link, LinkEvent, Outbox};
 use super::*;
-use crate::flood::Rates;
+use crate::flood::{IntakeRates, Rates};
 use crate::porter::Ticket;
 use crate::transport::{EventSink, Offence, PeerId, RECEIVE_BYTES_MAX, TransportCommand, TransportEvent};
 use axum::Router;
@@ -586,5 +586,33 @@ async fn a_flood_ends_at_the_worker() {
     assert_eq!(shard.event().await, TransportEvent::Offence { peer, offence: Offence::TooLarge(513) });
     shard.server.commands().send(vec![TransportCommand::Disconnect { peer }]).unwrap();
     assert!(matches!(shard.event().await, TransportEvent::Disconnected { .. }), "a muted peer was heard");
+    shard.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_sends_too_many_packets_is_read_in_part_and_stays_connected() {
+    let config = WebRtcConfig { intake: Some(IntakeRates { packets_per_s: 100, bytes_per_s: 64_000 }), ..local() };
+    let mut shard = Shard::start(config).await;
+    let (loud, loud_peer) = shard.connect().await;
+    let (calm, calm_peer) = shard.connect().await;
+    // Too long for two of them to share a packet.
+    for _ in 0..900 {
+        loud.outgoing.try_send(CHANNEL_STATE, vec![0; 800]);
+    }
+    shard.wait_for("packets are dropped unread", |metrics| metrics.packets_flooded > 200).await;
+    assert!(calm.outgoing.try_send(CHANNEL_COMMAND, vec![7]));
+    // It is sent again until there is room for it.
+    assert!(loud.outgoing.try_send(CHANNEL_COMMAND, vec![8]));
+    let (mut datagrams, mut commands) = (0, Vec::new());
+    while commands.len() < 2 {
+        match shard.event().await {
+            TransportEvent::Message { peer, channel: CHANNEL_COMMAND, bytes } => commands.push((peer, bytes)),
+            TransportEvent::Message { peer, .. } if peer == loud_peer => datagrams += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    commands.sort_by_key(|(_, bytes)| bytes[0]);
+    assert_eq!(commands, [(calm_peer, vec![7]), (loud_peer, vec![8])]);
+    assert!(datagrams < 700, "{datagrams} of 900 were read");
     shard.stop().await;
 }
