@@ -5,7 +5,8 @@
 //! - `caibx`: casync's chunk index, read and checked.
 //! - [`release`]: what a repository offers: releases and channels.
 //! - [`fetch`]: where a repository's files come from.
-//! - [`settings`]: profiles: which build, from where, to where.
+//! - [`settings`]: profiles: which build, from where, to where; how the launcher behaves.
+//! - `whole`: small files that are there whole or not at all.
 //! - [`error`]: failures and their exit codes.
 
 mod caibx;
@@ -15,3 +16,4 @@ pub mod fetch;
 pub mod release;
 pub mod settings;
 mod sync;
+mod whole;

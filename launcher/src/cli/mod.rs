@@ -1,5 +1,8 @@
 //! The command line: one file per group of commands. Only what works stands here; anything else is refused.
 
+pub mod config;
+mod output;
+pub mod profile;
 pub mod sync;
 
 use crate::error::{EXIT_CODES, TaskError};
@@ -23,6 +26,12 @@ pub enum Task {
     /// Chunks, indexes, stores and archives as casync and desync write them; installing and following a build.
     #[command(subcommand, after_help = EXIT_CODES)]
     Sync(sync::Sync),
+    /// The settings, key by key.
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Config(config::Config),
+    /// Profiles: which builds are followed, from where, to where.
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Profile(profile::Profiles),
 }
 
 impl Cli {
@@ -31,6 +40,8 @@ impl Cli {
         let json = self.json;
         match self.task {
             Task::Sync(task) => task.run(json),
+            Task::Config(task) => task.run(json),
+            Task::Profile(task) => task.run(json),
         }
     }
 }
