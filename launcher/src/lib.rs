@@ -3,6 +3,7 @@
 //! - [`cli`]: the command line, one file per group of commands.
 //! - `sync`: the tasks of `vsekai sync`.
 //! - `caibx`: casync's chunk index, read and checked.
+//! - `portal`: the game client, launched and kept.
 //! - [`release`]: what a repository offers: releases and channels.
 //! - [`fetch`]: where a repository's files come from.
 //! - [`settings`]: profiles: which build, from where, to where; how the launcher behaves.
@@ -13,6 +14,7 @@ mod caibx;
 pub mod cli;
 pub mod error;
 pub mod fetch;
+mod portal;
 pub mod release;
 pub mod settings;
 mod sync;

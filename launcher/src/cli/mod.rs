@@ -2,6 +2,7 @@
 
 pub mod config;
 mod output;
+pub mod portal;
 pub mod profile;
 pub mod sync;
 
@@ -32,6 +33,8 @@ pub enum Task {
     /// Profiles: which builds are followed, from where, to where.
     #[command(subcommand, after_help = EXIT_CODES)]
     Profile(profile::Profiles),
+    /// The game client: launched, kept, closed.
+    Portal(portal::PortalArgs),
 }
 
 impl Cli {
@@ -42,6 +45,7 @@ impl Cli {
             Task::Sync(task) => task.run(json),
             Task::Config(task) => task.run(json),
             Task::Profile(task) => task.run(json),
+            Task::Portal(task) => task.run(json),
         }
     }
 }
