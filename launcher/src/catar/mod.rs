@@ -22,7 +22,7 @@ mod goodbye;
 #[cfg(test)]
 mod tests;
 
-pub use decode::{CatarError, Decoder, Event, Fault, Meta};
+pub use decode::{CatarError, Decoder};
 pub use encode::{EncodeError, Encoded, Keep, encode};
 pub use extract::{ExtractError, Extracted, Rules, extract};
 

@@ -27,6 +27,11 @@ impl Buzhash {
         Self { min: sizes.min, max: sizes.max, discriminator, reciprocal }
     }
 
+    #[cfg(test)]
+    pub fn discriminator(&self) -> u32 {
+        self.discriminator
+    }
+
     /// Bytes of the first chunk of `bytes`, which are the rest of the input, or at least max.
     pub fn cut(&self, bytes: &[u8]) -> usize {
         let bytes = &bytes[..bytes.len().min(self.max)];
@@ -55,7 +60,7 @@ impl Buzhash {
     /// `hash % discriminator == discriminator - 1`, that is, the discriminator divides `hash + 1`. A multiplication refuses nearly
     /// all that are not divisible, and none that is (Lemire, Kaser, Kurz: Faster remainder by direct computation, 2019); a
     /// division decides the rest.
-    fn is_boundary(&self, hash: u32) -> bool {
+    pub fn is_boundary(&self, hash: u32) -> bool {
         let number = u64::from(hash) + 1;
         number.wrapping_mul(self.reciprocal) < self.reciprocal && number.is_multiple_of(u64::from(self.discriminator))
     }

@@ -5,7 +5,7 @@
 
 mod buzhash;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::caibx::CHUNK_SIZE_MAX;
 use buzhash::Buzhash;

@@ -200,7 +200,7 @@ fn unpacking(name: &str, error: ExtractError) -> TaskError {
             _ => Exit::Unwritable,
         },
     };
-    TaskError::because(exit, crate::error::shown(Path::new(name)), error)
+    TaskError::because(exit, shown(Path::new(name)), error)
 }
 
 /// Where a tree is unpacked.

@@ -14,8 +14,6 @@ pub mod prune;
 mod seed;
 pub mod serve;
 mod stream;
-#[cfg(test)]
-mod tests;
 pub mod verify;
 
 use crate::error::TaskError;

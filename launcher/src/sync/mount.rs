@@ -81,11 +81,15 @@ impl Job for MountIndex {
         let mut session = Session::new(blob, &self.mountpoint, &config).map_err(unmountable)?;
         let mut unmounter = session.unmount_callable();
         let handle = signals.handle();
+        let mountpoint = self.mountpoint.clone();
         let waiter = std::thread::spawn(move || {
+            // Where a file is still open the mount goes out of sight now, and ends when the file is closed.
+            let detach = || rustix::mount::unmount(&mountpoint, rustix::mount::UnmountFlags::DETACH);
             if signals.forever().next().is_some()
-                && let Err(error) = unmounter.unmount()
+                && unmounter.unmount().is_err()
+                && let Err(error) = detach()
             {
-                eprintln!("vsekai: cannot be unmounted: {error}");
+                eprintln!("vsekai: {}: cannot be unmounted: {error}", shown(&mountpoint));
             }
         });
         let served = session.run();

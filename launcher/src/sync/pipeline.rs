@@ -62,6 +62,24 @@ struct Done {
     new: Made,
 }
 
+/// The workers, who go home when it is dropped.
+struct Crew {
+    jobs: Option<Sender<Job>>,
+    stopped: Arc<AtomicBool>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        // What is still queued then, after a failure, is not worth doing.
+        self.stopped.store(true, Ordering::Relaxed);
+        self.jobs = None;
+        for worker in self.workers.drain(..) {
+            let _ = worker.join();
+        }
+    }
+}
+
 /// See the module.
 pub struct Pipeline<W: Write> {
     chunker: Chunker,
@@ -77,10 +95,8 @@ pub struct Pipeline<W: Write> {
     next_job: u64,
     next_done: u64,
     early: BTreeMap<u64, Vec<(u32, Id)>>,
-    jobs: Option<Sender<Job>>,
     done: Receiver<Done>,
-    stopped: Arc<AtomicBool>,
-    workers: Vec<JoinHandle<()>>,
+    crew: Crew,
     /// What [`Write`] failed with, which can only tell a kind.
     failure: Option<PipelineError>,
 }
@@ -132,10 +148,8 @@ impl<W: Write> Pipeline<W> {
             next_job: 0,
             next_done: 0,
             early: BTreeMap::new(),
-            jobs: Some(jobs),
             done,
-            stopped,
-            workers,
+            crew: Crew { jobs: Some(jobs), stopped, workers },
             failure: None,
         })
     }
@@ -164,13 +178,8 @@ impl<W: Write> Pipeline<W> {
             return Err(failure);
         }
         self.dispatch(true)?;
-        self.jobs = None;
         while self.next_done < self.next_job {
             self.take_done()?;
-        }
-        for worker in self.workers.drain(..) {
-            // A worker that panicked has not sent its result, and that was noticed above.
-            let _ = worker.join();
         }
         (self.made.chunk_count, self.made.total_size) = self.index.written();
         let made = self.made;
@@ -199,7 +208,7 @@ impl<W: Write> Pipeline<W> {
         self.filled = rest;
         let job = Job { number: self.next_job, bytes, cuts };
         self.next_job += 1;
-        self.jobs.as_ref().expect("not finished").send(job).expect("workers live as long as there are jobs");
+        self.crew.jobs.as_ref().expect("not finished").send(job).expect("workers live as long as there are jobs");
         Ok(())
     }
 
@@ -250,17 +259,6 @@ impl<W: Write> Write for Pipeline<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-impl<W: Write> Drop for Pipeline<W> {
-    fn drop(&mut self) {
-        // After a failure: what is still queued is not worth doing.
-        self.stopped.store(true, Ordering::Relaxed);
-        self.jobs = None;
-        for worker in self.workers.drain(..) {
-            let _ = worker.join();
-        }
     }
 }
 
