@@ -2,8 +2,9 @@
 //!
 //! - [`cli`]: the command line, one file per group of commands.
 //! - `sync`: the tasks of `vsekai sync`.
-//! - `caibx`: casync's chunk index, read and checked.
 //! - `portal`: the game client, launched and kept.
+//! - `caibx`: casync's chunk index, `castr`: its store, `catar`: its archive; read, checked, written. `chunker` cuts, `digest` names chunks.
+//! - [`chunk_server`]: store and indexes over HTTP.
 //! - [`release`]: what a repository offers: releases and channels.
 //! - [`fetch`]: where a repository's files come from.
 //! - [`settings`]: profiles: which build, from where, to where; how the launcher behaves.
@@ -11,7 +12,12 @@
 //! - [`error`]: failures and their exit codes.
 
 mod caibx;
+mod castr;
+mod catar;
+pub mod chunk_server;
+mod chunker;
 pub mod cli;
+mod digest;
 pub mod error;
 pub mod fetch;
 mod portal;
