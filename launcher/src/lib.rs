@@ -6,12 +6,22 @@
 //! - [`release`]: what a repository offers: releases and channels.
 //! - [`fetch`]: where a repository's files come from.
 //! - [`settings`]: profiles: which build, from where, to where.
+//! - [`offers`]: where the catalogue comes from; `files`: files replaced as a whole.
+//! - [`manifest`], `pack`, `delta`: the native formats; [`publish`]: from a build to a repository.
+//! - [`install`]: the installation that follows a channel.
 //! - [`error`]: failures and their exit codes.
 
 mod caibx;
 pub mod cli;
+mod delta;
 pub mod error;
 pub mod fetch;
+mod files;
+pub mod install;
+pub mod manifest;
+pub mod offers;
+mod pack;
+pub mod publish;
 pub mod release;
 pub mod settings;
 mod sync;
