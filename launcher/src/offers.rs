@@ -33,7 +33,10 @@ pub struct Unsigned {
 impl Offers for Unsigned {
     fn catalogue(&self) -> Result<Catalogue, TaskError> {
         if !is_client_id(&self.client_id) {
-            return Err(TaskError::new(Exit::Usage, format!("client id {:?}: must be 1 to 64 of a-z 0-9 -", self.client_id)));
+            return Err(TaskError::new(
+                Exit::Usage,
+                format!("client id {:?}: must be 1 to 64 of a-z 0-9 -", self.client_id),
+            ));
         }
         let file = self.folder.join("catalogue").join(format!("{}.json", self.client_id));
         let bytes = match std::fs::metadata(&file) {
@@ -42,7 +45,11 @@ impl Offers for Unsigned {
             }
             Ok(_) => std::fs::read(&file).map_err(|source| TaskError::unreadable(&file, source))?,
             Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
-                let what = format!("{}: no such catalogue; is {} a repository that has this build?", shown(&file), shown(&self.folder));
+                let what = format!(
+                    "{}: no such catalogue; is {} a repository that has this build?",
+                    shown(&file),
+                    shown(&self.folder)
+                );
                 return Err(TaskError::new(Exit::NotFound, what));
             }
             Err(source) => return Err(TaskError::unreadable(&file, source)),

@@ -84,8 +84,11 @@ pub(crate) fn digest(bytes: &[u8]) -> Id {
 pub(crate) fn compress_after(prefix: &[u8], plain: &[u8], level: i32) -> Result<Vec<u8>, ZstdError> {
     let mut context = CCtx::create();
     let window = (prefix.len() + plain.len()).next_power_of_two().trailing_zeros().clamp(17, 27);
-    let parameters =
-        [CParameter::CompressionLevel(level), CParameter::WindowLog(window), CParameter::EnableLongDistanceMatching(true)];
+    let parameters = [
+        CParameter::CompressionLevel(level),
+        CParameter::WindowLog(window),
+        CParameter::EnableLongDistanceMatching(true),
+    ];
     for parameter in parameters {
         context.set_parameter(parameter).map_err(ZstdError::of)?;
     }
@@ -96,7 +99,12 @@ pub(crate) fn compress_after(prefix: &[u8], plain: &[u8], level: i32) -> Result<
 }
 
 /// The inverse of [`compress_after`]: exactly `size` bytes, or an error.
-pub(crate) fn decompress_after(prefix: &[u8], stored: &[u8], size: usize, plain: &mut Vec<u8>) -> Result<(), ZstdError> {
+pub(crate) fn decompress_after(
+    prefix: &[u8],
+    stored: &[u8],
+    size: usize,
+    plain: &mut Vec<u8>,
+) -> Result<(), ZstdError> {
     let mut context = DCtx::create();
     context.ref_prefix(prefix).map_err(ZstdError::of)?;
     plain.clear();
@@ -126,7 +134,8 @@ mod tests {
 
     #[test]
     fn a_run_after_the_old_bytes_is_the_difference() {
-        let old: Vec<u8> = (0..300_000u32).flat_map(|n| blake3::hash(&n.to_le_bytes()).as_bytes()[..4].to_vec()).collect();
+        let old: Vec<u8> =
+            (0..300_000u32).flat_map(|n| blake3::hash(&n.to_le_bytes()).as_bytes()[..4].to_vec()).collect();
         let mut new = old.clone();
         new[500_000..500_100].fill(7);
         let stored = compress_after(&old, &new, 3).expect("compresses");
@@ -143,11 +152,12 @@ mod tests {
         fn what_was_packed_is_unpacked_and_nothing_else(plain in prop::collection::vec(0u8..4, 1..2_000), flip: prop::sample::Index) {
             let mut stored = compress(&plain, 3).expect("compresses");
             let chunk = chunk(&plain, stored.len());
-            prop_assert_eq!(Unpacker::new().unpack(&chunk, &stored).expect("sound"), &plain[..]);
+            let mut unpacker = Unpacker::new();
+            prop_assert_eq!(unpacker.unpack(&chunk, &stored).expect("sound"), &plain[..]);
             let at = flip.index(stored.len());
             stored[at] ^= 1;
             // A flipped bit of a frame's header may mean the same; never other bytes.
-            if let Ok(unpacked) = Unpacker::new().unpack(&chunk, &stored) {
+            if let Ok(unpacked) = unpacker.unpack(&chunk, &stored) {
                 prop_assert_eq!(unpacked, &plain[..]);
             }
         }

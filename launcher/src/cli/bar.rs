@@ -71,7 +71,10 @@ mod tests {
     fn a_line_says_how_far_it_is() {
         let look = Look { state: State::Downloading, done: 41_200_000, total: 82_400_000, fetched: 0, requests: 0 };
         assert_eq!(line(&look), "Downloading  [###############...............]  50 % 41.2 MB of 82.4 MB");
-        assert_eq!(line(&Look { done: u64::MAX, ..look }), "Downloading  [##############################] 100 % 82.4 MB of 82.4 MB");
+        assert_eq!(
+            line(&Look { done: u64::MAX, ..look }),
+            "Downloading  [##############################] 100 % 82.4 MB of 82.4 MB"
+        );
         assert_eq!(line(&Look { total: 0, done: 7, ..look }), "Downloading  7 B");
     }
 }

@@ -117,7 +117,8 @@ impl Origin {
             return Err(TaskError::new(Exit::Untrusted, what));
         }
         if self.repository.contains("://") {
-            let what = format!("{}: a catalogue from the network must be signed; --unsigned is for folders", self.repository);
+            let what =
+                format!("{}: a catalogue from the network must be signed; --unsigned is for folders", self.repository);
             return Err(TaskError::new(Exit::Untrusted, what));
         }
         Ok(Box::new(Unsigned { folder: self.repository.clone().into(), client_id: self.client_id.clone() }))
@@ -128,13 +129,13 @@ impl System {
     /// Does the task.
     pub fn run(self, json: bool) -> Result<(), TaskError> {
         match self {
-            Self::Update { origin, how, version, again } => {
-                with(&origin, Some(&how), version, again, |follow| {
-                    let installation = Installation::open(&origin.root)?;
-                    say(json, &install::update(&installation, follow)?)
-                })
+            Self::Update { origin, how, version, again } => with(&origin, Some(&how), version, again, |follow| {
+                let installation = Installation::open(&origin.root)?;
+                say(json, &install::update(&installation, follow)?)
+            }),
+            Self::Check { origin, exit_code } => {
+                with(&origin, None, None, false, |follow| check(json, &origin, exit_code, follow))
             }
-            Self::Check { origin, exit_code } => with(&origin, None, None, false, |follow| check(json, &origin, exit_code, follow)),
             Self::Rollback { root } => {
                 let installation = Installation::open(&root)?;
                 say(json, &install::rollback(&installation, &Progress::default())?)
@@ -145,7 +146,10 @@ impl System {
                 if verdict.damaged.is_empty() {
                     return Ok(());
                 }
-                Err(TaskError::new(Exit::Damaged, format!("{} files are damaged; `system repair` mends them", verdict.damaged.len())))
+                Err(TaskError::new(
+                    Exit::Damaged,
+                    format!("{} files are damaged; `system repair` mends them", verdict.damaged.len()),
+                ))
             }),
             Self::Repair { origin, how, dry_run } => with(&origin, Some(&how), None, false, |follow| {
                 if dry_run {
@@ -203,12 +207,24 @@ fn check(json: bool, origin: &Origin, exit_code: bool, follow: &Follow<'_>) -> R
     } else {
         let installed = answer.installed.as_deref().unwrap_or("nothing");
         let mut text = match (answer.update, answer.held) {
-            (true, _) => format!("{installed} is installed, {} is offered: {} in {} requests\n", answer.offered, bytes(answer.bytes), answer.requests),
-            (false, true) => format!("{installed} is installed, {} was gone back from: `system update --again` installs it\n", answer.offered),
+            (true, _) => format!(
+                "{installed} is installed, {} is offered: {} in {} requests\n",
+                answer.offered,
+                bytes(answer.bytes),
+                answer.requests
+            ),
+            (false, true) => format!(
+                "{installed} is installed, {} was gone back from: `system update --again` installs it\n",
+                answer.offered
+            ),
             (false, false) => format!("{installed} is installed and is what is offered\n"),
         };
         if !answer.changed.is_empty() {
-            text += &format!("{} files were changed since, {} the first: `system repair` mends them\n", answer.changed.len(), answer.changed[0]);
+            text += &format!(
+                "{} files were changed since, {} the first: `system repair` mends them\n",
+                answer.changed.len(),
+                answer.changed[0]
+            );
         }
         text += &format!("state: {}", notes.state);
         if let Some(target) = &notes.target {
@@ -231,14 +247,26 @@ fn say(json: bool, outcome: &Outcome) -> Result<(), TaskError> {
     }
     let before = outcome.before.as_deref().unwrap_or("nothing");
     let mut text = if outcome.done {
-        format!("version {} is current, {before} was before; {} in {} requests\n", outcome.version, bytes(outcome.fetched), outcome.requests)
+        format!(
+            "version {} is current, {before} was before; {} in {} requests\n",
+            outcome.version,
+            bytes(outcome.fetched),
+            outcome.requests
+        )
     } else if outcome.held {
-        format!("version {} stays current: what is offered was gone back from, `--again` installs it\n", outcome.version)
+        format!(
+            "version {} stays current: what is offered was gone back from, `--again` installs it\n",
+            outcome.version
+        )
     } else {
         format!("version {} is current already\n", outcome.version)
     };
     if !outcome.changed.is_empty() {
-        text += &format!("{} files were changed since, {} the first: `system repair` mends them\n", outcome.changed.len(), outcome.changed[0]);
+        text += &format!(
+            "{} files were changed since, {} the first: `system repair` mends them\n",
+            outcome.changed.len(),
+            outcome.changed[0]
+        );
     }
     print(&text)
 }

@@ -47,7 +47,13 @@ pub struct Pack {
     #[arg(long, value_name = "NAME")]
     channel: Option<String>,
     /// To how many per cent of the installations the channel offers it.
-    #[arg(long = "rollout_percent", alias = "rollout-percent", value_name = "PERCENT", default_value_t = 100, requires = "channel")]
+    #[arg(
+        long = "rollout_percent",
+        alias = "rollout-percent",
+        value_name = "PERCENT",
+        default_value_t = 100,
+        requires = "channel"
+    )]
     rollout_percent: u8,
     /// A text file for players.
     #[arg(long, value_name = "FILE")]
@@ -70,7 +76,8 @@ pub struct Pack {
 }
 
 fn chunk_sizes(text: &str) -> Result<ChunkSizes, String> {
-    let numbers: Option<Vec<u32>> = text.split(':').map(|number| number.parse::<u32>().ok()?.checked_mul(1_024)).collect();
+    let numbers: Option<Vec<u32>> =
+        text.split(':').map(|number| number.parse::<u32>().ok()?.checked_mul(1_024)).collect();
     match numbers.as_deref() {
         Some(&[min, avg, max]) => ChunkSizes { min, avg, max }.check(),
         _ => Err("must be three numbers of KiB, MIN:AVG:MAX, such as 4:16:64".into()),

@@ -51,7 +51,8 @@ impl Fixed {
         let mut size = || Ok(u32::from_le_bytes(reader.bytes(4)?.try_into().expect("four bytes")));
         let (patch_size, list_size) = (size()?, size()?);
         if u64::from(patch_size) > MANIFEST_SIZE_MAX || list_size > LIST_SIZE_MAX {
-            return reader.fault(at, format!("patch of {patch_size} and list of {list_size} bytes are more than allowed"));
+            return reader
+                .fault(at, format!("patch of {patch_size} and list of {list_size} bytes are more than allowed"));
         }
         Ok(Self { from, to, patch_size, list_size })
     }

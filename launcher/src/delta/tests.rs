@@ -24,7 +24,8 @@ fn version(chunks: &[&str]) -> Version {
         positions.push(number as u32);
     }
     let size = plain.len() as u64 * 960;
-    let kind = Kind::File { size, executable: false, blake3: digest(&plain.concat()), positions: 0..positions.len() as u32 };
+    let kind =
+        Kind::File { size, executable: false, blake3: digest(&plain.concat()), positions: 0..positions.len() as u32 };
     let manifest = Manifest {
         sizes: ChunkSizes { min: 64, avg: 256, max: 1_024 },
         keep: vec![],
@@ -44,7 +45,9 @@ impl Bytes for Version {
 
 fn runs(old: &[&str], new: &[&str]) -> Vec<(u32, u32, Option<(u64, u64)>)> {
     let runs = find_runs(&version(old).1, &version(new).1);
-    runs.iter().map(|run| (run.first, run.count, run.prefix.map(|prefix| (prefix.offset / 960, prefix.size / 960)))).collect()
+    runs.iter()
+        .map(|run| (run.first, run.count, run.prefix.map(|prefix| (prefix.offset / 960, prefix.size / 960))))
+        .collect()
 }
 
 #[test]
@@ -85,7 +88,8 @@ fn a_delta_brings_the_new_chunks_and_the_manifest() {
     for run in &runs {
         let prefix = run.prefix.map_or(vec![], |prefix| old.read(0, prefix.offset, prefix.size).expect("reads"));
         let stored = &file[run.offset as usize..][..run.stored as usize];
-        crate::pack::decompress_after(&prefix, stored, run_size(&new.1, run.first, run.count) as usize, &mut plain).expect("sound");
+        crate::pack::decompress_after(&prefix, stored, run_size(&new.1, run.first, run.count) as usize, &mut plain)
+            .expect("sound");
         brought.extend_from_slice(&plain);
     }
     assert!(brought == [&new.0[1][..], &new.0[2], &new.0[4]].concat());

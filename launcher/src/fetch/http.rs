@@ -24,7 +24,12 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { bytes_per_second: None, tries: 6, backoff: Duration::from_millis(500), patience: Duration::from_secs(20) }
+        Self {
+            bytes_per_second: None,
+            tries: 6,
+            backoff: Duration::from_millis(500),
+            patience: Duration::from_secs(20),
+        }
     }
 }
 
@@ -45,7 +50,10 @@ pub struct Http {
 /// How one request ended, if not well.
 enum Failure {
     /// Another try may do better.
-    Passing { why: String, after: Option<Duration> },
+    Passing {
+        why: String,
+        after: Option<Duration>,
+    },
     Final(FetchError),
 }
 
@@ -106,7 +114,8 @@ impl Http {
         match status {
             200 => Ok((answer.into_body(), false)),
             206 => {
-                let begins = header("content-range").and_then(|value| value.strip_prefix("bytes ")?.split('-').next()?.parse().ok());
+                let begins = header("content-range")
+                    .and_then(|value| value.strip_prefix("bytes ")?.split('-').next()?.parse().ok());
                 if begins == range.map(|range| range.start) && begins.is_some() {
                     Ok((answer.into_body(), true))
                 } else {
@@ -222,9 +231,13 @@ impl Pace {
         let wait = {
             let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
             let now = Instant::now();
-            *paid = (*paid).max(now.checked_sub(Duration::from_millis(250)).unwrap_or(now)) + Duration::from_secs_f64(count as f64 / rate as f64);
+            *paid = (*paid).max(now.checked_sub(Duration::from_millis(250)).unwrap_or(now))
+                + Duration::from_secs_f64(count as f64 / rate as f64);
             paid.saturating_duration_since(now)
         };
         std::thread::sleep(wait);
     }
 }
+
+#[cfg(test)]
+mod tests;

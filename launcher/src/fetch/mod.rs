@@ -65,9 +65,10 @@ impl FetchError {
     /// As the failure of a task.
     pub fn into_task(self) -> TaskError {
         match self {
-            Self::NotFound { path } => {
-                TaskError::new(Exit::NotFound, format!("{path}: the repository does not have it; it may be deleted or not yet copied"))
-            }
+            Self::NotFound { path } => TaskError::new(
+                Exit::NotFound,
+                format!("{path}: the repository does not have it; it may be deleted or not yet copied"),
+            ),
             Self::TooLong { .. } => TaskError::new(Exit::Damaged, self.to_string()),
             Self::Network { .. } => TaskError::new(Exit::Network, self.to_string()),
             Self::Sink { path, source } => {
@@ -88,13 +89,17 @@ pub fn open(repository: &str, limits: Limits) -> Result<Box<dyn Fetch>, TaskErro
         return Ok(Box::new(Http::new(repository, limits)));
     }
     if let Some((scheme, _)) = repository.split_once("://") {
-        return Err(TaskError::new(Exit::Usage, format!("{repository}: {scheme} is not spoken, only http, https and folders are")));
+        return Err(TaskError::new(
+            Exit::Usage,
+            format!("{repository}: {scheme} is not spoken, only http, https and folders are"),
+        ));
     }
     Ok(Box::new(Folder::open(Path::new(repository), limits)?))
 }
 
 /// Whether a path in a repository is one: a server may be asked for anything, a folder must not be left.
 pub(crate) fn is_path(path: &str) -> bool {
-    let name = |name: &str| !name.is_empty() && name != "." && name != ".." && !name.contains(['\\', '\0', '?', '#', '%']);
+    let name =
+        |name: &str| !name.is_empty() && name != "." && name != ".." && !name.contains(['\\', '\0', '?', '#', '%']);
     path.len() <= 512 && path.split('/').all(name)
 }

@@ -79,14 +79,22 @@ impl Folder {
     /// Opens a regular file for reading.
     pub fn read(&self, path: &str) -> io::Result<File> {
         let file = File::from(self.resolve(path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?);
-        if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")) }
+        if file.metadata()?.is_file() {
+            Ok(file)
+        } else {
+            Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
+        }
     }
 
     /// Opens a file for writing, and makes it if it is not there.
     pub fn write(&self, path: &str) -> io::Result<File> {
         let mode = Mode::from_raw_mode(0o644);
         let file = File::from(self.resolve(path, OFlags::RDWR | OFlags::CREATE | OFlags::NONBLOCK, mode)?);
-        if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")) }
+        if file.metadata()?.is_file() {
+            Ok(file)
+        } else {
+            Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
+        }
     }
 
     /// Makes the folder and all above it.
@@ -136,7 +144,7 @@ impl Folder {
     /// Removes a file or link, if there is one.
     pub fn remove(&self, path: &str) -> io::Result<()> {
         match self.above(path, |folder, name| rustix::fs::unlinkat(folder, name, AtFlags::empty())) {
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         }
     }

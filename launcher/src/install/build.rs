@@ -43,6 +43,8 @@ enum Way {
     None,
     /// The same as this entry of the source.
     Same(u32),
+    /// The player's own, which will be carried over.
+    Carried,
     /// Put together from chunks.
     Assemble,
 }
@@ -95,11 +97,23 @@ impl<'a> Builder<'a> {
                 files.collect()
             }
         };
-        let way = |(_, entry): (usize, &crate::manifest::Entry)| match &entry.kind {
-            Kind::File { blake3, size, .. } => same.get(&(*blake3, *size)).map_or(Way::Assemble, |&from| Way::Same(from)),
+        let versions = |dir: &String| self.context.installation.root.folder(&format!("versions/{dir}")).ok();
+        let carry = self.context.carry.as_ref().and_then(versions);
+        let is_carried = |path: &str| {
+            let stat =
+                carry.as_ref().filter(|_| self.context.keep.has(path)).and_then(|folder| folder.stat(path).ok()?);
+            stat.is_some_and(|stat| {
+                rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::RegularFile
+            })
+        };
+        let way = |entry: &crate::manifest::Entry| match &entry.kind {
+            Kind::File { .. } if is_carried(&entry.path) => Way::Carried,
+            Kind::File { blake3, size, .. } => {
+                same.get(&(*blake3, *size)).map_or(Way::Assemble, |&from| Way::Same(from))
+            }
             _ => Way::None,
         };
-        let ways: Vec<Way> = self.manifest.entries.iter().enumerate().map(way).collect();
+        let ways: Vec<Way> = self.manifest.entries.iter().map(way).collect();
         let mut plan = Plan {
             done: vec![false; self.manifest.positions.len()],
             fetch: vec![false; self.manifest.chunks.len()],
@@ -224,7 +238,8 @@ impl<'a> Builder<'a> {
         let progress = self.context.progress;
         progress.expect(plan.local);
         let unwritable = |source| self.context.installation.unwritable(source);
-        let assembled: Vec<u32> = (0..plan.ways.len() as u32).filter(|&n| plan.ways[n as usize] == Way::Assemble).collect();
+        let assembled: Vec<u32> =
+            (0..plan.ways.len() as u32).filter(|&n| plan.ways[n as usize] == Way::Assemble).collect();
         let failed = Mutex::new(vec![]);
         let done = &plan.done;
         let fetch = &plan.fetch;
@@ -300,17 +315,24 @@ impl<'a> Builder<'a> {
         };
         download::run(&fetch, &requests, &take)?;
         // A delta is not believed; what it did not bring is in the packs. What a pack does not bring is damaged.
-        let missing = |arrived: &[AtomicBool]| arrived.iter().map(|arrived| !arrived.load(Ordering::Relaxed)).collect::<Vec<_>>();
+        let missing =
+            |arrived: &[AtomicBool]| arrived.iter().map(|arrived| !arrived.load(Ordering::Relaxed)).collect::<Vec<_>>();
         let rest = missing(&arrived);
         if rest.contains(&true) {
             let requests = self.pack_requests(&rest);
             self.context.progress.expect(cost(&requests).1);
-            download::run(&fetch, &requests, &|_, frame, stored| self.take_chunk(frame.number, stored, staging, &arrived))?;
+            download::run(&fetch, &requests, &|_, frame, stored| {
+                self.take_chunk(frame.number, stored, staging, &arrived)
+            })?;
         }
         if let Some(number) = missing(&arrived).iter().position(|&missing| missing) {
             let chunk = &self.manifest.chunks[number];
             let pack = hex(&self.manifest.packs[chunk.pack as usize].id);
-            let what = format!("packs/{pack}: its bytes at {} are not the chunk {}; the repository is damaged", chunk.offset, hex(&chunk.id));
+            let what = format!(
+                "packs/{pack}: its bytes at {} are not the chunk {}; the repository is damaged",
+                chunk.offset,
+                hex(&chunk.id)
+            );
             return Err(TaskError::new(Exit::Damaged, what));
         }
         Ok(())
@@ -399,12 +421,16 @@ impl<'a> Builder<'a> {
                 Kind::File { size, executable, blake3, .. } => {
                     let kept = self.context.keep.has(&entry.path);
                     match plan.ways[number] {
+                        Way::Carried => {}
                         Way::Same(from) => self.take_over(from, &entry.path, *executable, kept, folder)?,
                         _ => {
                             let file = folder.read(&entry.path)?;
                             if super::tree::file_digest(file.try_clone()?, &|_| {})? != *blake3 {
                                 folder.remove(&entry.path)?;
-                                let what = format!("{}: was damaged while it was written, or its manifest is wrong; try again", entry.path);
+                                let what = format!(
+                                    "{}: was damaged while it was written, or its manifest is wrong; try again",
+                                    entry.path
+                                );
                                 return Ok(Err(TaskError::new(Exit::Damaged, what)));
                             }
                             file.set_permissions(std::fs::Permissions::from_mode(mode(*executable, kept)))?;

@@ -151,7 +151,12 @@ mod tests {
         fn whole(&self, _: &str, _: u64) -> Result<Vec<u8>, FetchError> {
             unreachable!("only ranges are asked for")
         }
-        fn range(&self, path: &str, range: Range<u64>, into: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<(), FetchError> {
+        fn range(
+            &self,
+            path: &str,
+            range: Range<u64>,
+            into: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+        ) -> Result<(), FetchError> {
             let bytes: Vec<u8> = range.map(|n| n as u8).collect();
             bytes.chunks(self.0).try_for_each(into).map_err(|source| FetchError::Sink { path: path.into(), source })
         }

@@ -69,14 +69,28 @@ mod tests {
     fn globs_mean_what_they_say() {
         let has = |glob: &str, path: &str| Keep::new([&glob.to_owned()]).has(path);
         for (glob, path) in [
-            ("saves", "saves"), ("saves", "saves/a/b"), ("saves/**", "saves/a/b"), ("saves/*", "saves/a/b"), ("*.sav", "a.sav"),
-            ("**/*.sav", "a/b/c.sav"), ("**/*.sav", "c.sav"), ("mods/*/config.json", "mods/x/config.json"), ("a?c", "abc"), ("/saves/", "saves/x"),
+            ("saves", "saves"),
+            ("saves", "saves/a/b"),
+            ("saves/**", "saves/a/b"),
+            ("saves/*", "saves/a/b"),
+            ("*.sav", "a.sav"),
+            ("**/*.sav", "a/b/c.sav"),
+            ("**/*.sav", "c.sav"),
+            ("mods/*/config.json", "mods/x/config.json"),
+            ("a?c", "abc"),
+            ("/saves/", "saves/x"),
         ] {
             assert!(has(glob, path), "{glob} {path}");
         }
         for (glob, path) in [
-            ("saves", "game/saves"), ("saves", "savesx"), ("*.sav", "a/b.sav"), ("mods/*/config.json", "mods/config.json"), ("a?c", "ac"),
-            ("", "a"), ("/", "a"), ("saves/*", "saves"),
+            ("saves", "game/saves"),
+            ("saves", "savesx"),
+            ("*.sav", "a/b.sav"),
+            ("mods/*/config.json", "mods/config.json"),
+            ("a?c", "ac"),
+            ("", "a"),
+            ("/", "a"),
+            ("saves/*", "saves"),
         ] {
             assert!(!has(glob, path), "{glob} {path}");
         }

@@ -105,7 +105,9 @@ impl State {
             (Self::Applying, Event::Applied) => Self::Finalizing,
             (Self::Finalizing, Event::Finalized) => Self::Successful,
             // Who only asked is done when the answer is known.
-            (Self::NoUpdateFound | Self::UpdateAvailable | Self::Successful | Self::Failed(_), Event::Done) => Self::Idle,
+            (Self::NoUpdateFound | Self::UpdateAvailable | Self::Successful | Self::Failed(_), Event::Done) => {
+                Self::Idle
+            }
             (Self::Checking, Event::Failed) => Self::Failed(Step::Checking),
             (Self::UpdateAvailable, Event::Failed) => Self::Failed(Step::UpdateAvailable),
             (Self::Preparing, Event::Failed) => Self::Failed(Step::Preparing),
@@ -155,16 +157,26 @@ mod tests {
 
     #[test]
     fn an_update_goes_through_every_state_of_the_design() {
-        let mut state = State::Idle;
+        use State::*;
+        let mut state = Idle;
         let mut seen = vec![state];
         for event in [
-            Event::Triggered, Event::Found, Event::Started, Event::Prepared, Event::Downloaded, Event::Applied, Event::Finalized, Event::Done,
+            Event::Triggered,
+            Event::Found,
+            Event::Started,
+            Event::Prepared,
+            Event::Downloaded,
+            Event::Applied,
+            Event::Finalized,
+            Event::Done,
         ] {
             state = state.after(event).expect("the way of an update");
             seen.push(state);
         }
-        use State::*;
-        assert_eq!(seen, [Idle, Checking, UpdateAvailable, Preparing, Downloading, Applying, Finalizing, Successful, Idle]);
+        assert_eq!(
+            seen,
+            [Idle, Checking, UpdateAvailable, Preparing, Downloading, Applying, Finalizing, Successful, Idle]
+        );
         assert_eq!(walk(&[Event::Triggered, Event::NothingNew]), Ok(NoUpdateFound));
         assert_eq!(walk(&[Event::Triggered, Event::NothingNew, Event::Done]), Ok(Idle));
         assert_eq!(Idle.after(Event::Found), Err(Impossible { state: Idle, event: Event::Found }));

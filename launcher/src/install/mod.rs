@@ -36,8 +36,8 @@ use root::Installed;
 use serde::Serialize;
 use tree::Staging;
 
-/// The first piece of a delta that is asked for: most heads fit, and what else it has is little.
-const HEAD_SIZE: u64 = 256 << 10;
+/// The first piece of a delta that is asked for: it says how long the head is.
+const HEAD_SIZE: u64 = 4 << 10;
 
 /// Where updates come from, and how they are installed.
 pub struct Follow<'a> {
@@ -119,6 +119,8 @@ pub(crate) struct Context<'a> {
     pub installation: &'a Installation,
     pub fetch: &'a dyn Fetch,
     pub keep: Keep,
+    /// The version whose saves and mods will be carried over, a name under `versions/`.
+    pub carry: Option<String>,
     pub progress: &'a Progress,
 }
 
@@ -173,7 +175,9 @@ fn wanted<'c>(follow: &Follow<'_>, catalogue: &'c Catalogue, installation: &str)
                 let names: Vec<&str> = catalogue.channels.iter().map(|channel| channel.name.as_str()).collect();
                 none(format!("no channel {:?}; there are: {}", follow.channel, names.join(", ")))
             })?;
-            channel.offered(installation).ok_or_else(|| none(format!("channel {:?} offers nothing to this installation yet", follow.channel)))?
+            channel
+                .offered(installation)
+                .ok_or_else(|| none(format!("channel {:?} offers nothing to this installation yet", follow.channel)))?
         }
     };
     catalogue.release(version).ok_or_else(|| none(format!("no version {version:?} in the repository")))
@@ -194,7 +198,8 @@ pub fn check(installation: &Installation, follow: &Follow<'_>) -> Result<Answer,
     let mut changed = vec![];
     if let (Some(installed), Some(record), Some(manifest)) = (&current, record, &old) {
         let folder = version_folder(installation, &installed.dir)?;
-        let numbers = tree::changed(&folder, manifest, record, &keep(manifest)).map_err(|source| installation.unreadable(source))?;
+        let numbers = tree::changed(&folder, manifest, record, &keep(manifest))
+            .map_err(|source| installation.unreadable(source))?;
         changed = numbers.iter().map(|&number| manifest.entries[number as usize].path.clone()).collect();
     }
     let same = record.is_some_and(|record| record.manifest == release.manifest);
@@ -215,11 +220,17 @@ pub fn check(installation: &Installation, follow: &Follow<'_>) -> Result<Answer,
     let delta = record.and_then(|record| release.deltas.iter().find(|delta| delta.from == record.version));
     match delta {
         Some(delta) if old.is_some() => {
-            answer.bytes = delta.pack.size;
+            answer.bytes = delta.pack.size + HEAD_SIZE;
             answer.requests = 2 + delta.pack.size.div_ceil(16 << 20);
         }
         _ => {
-            let context = Context { installation, fetch: follow.fetch, keep: Keep::default(), progress: follow.progress };
+            let context = Context {
+                installation,
+                fetch: follow.fetch,
+                keep: Keep::default(),
+                carry: None,
+                progress: follow.progress,
+            };
             let bytes = fetch_manifest(&context, &release.manifest)?;
             let manifest = decode(&bytes, &release.manifest)?;
             let source = source(installation, current.as_ref(), old.as_ref())?;
@@ -263,13 +274,17 @@ fn fetch_manifest(context: &Context<'_>, blob: &Blob) -> Result<Vec<u8>, TaskErr
     let path = format!("manifests/{}", blob.blake3);
     let bytes = fetch.whole(&path, blob.size.min(MANIFEST_SIZE_MAX)).map_err(FetchError::into_task)?;
     if blake3::hash(&bytes).to_hex().as_str() != blob.blake3 {
-        return Err(TaskError::new(Exit::Damaged, format!("{path}: its bytes are not those of its name; the repository is damaged")));
+        return Err(TaskError::new(
+            Exit::Damaged,
+            format!("{path}: its bytes are not those of its name; the repository is damaged"),
+        ));
     }
     Ok(bytes)
 }
 
 fn decode(bytes: &[u8], blob: &Blob) -> Result<Manifest, TaskError> {
-    Manifest::decode(bytes).map_err(|error| TaskError::because(Exit::Damaged, format!("manifests/{}", blob.blake3), error))
+    Manifest::decode(bytes)
+        .map_err(|error| TaskError::because(Exit::Damaged, format!("manifests/{}", blob.blake3), error))
 }
 
 /// The delta from the installed version and the manifest that it leads to, if there is one that holds.
@@ -312,7 +327,10 @@ fn fetch_delta(
     }
     let Some(fixed) = fixed else { return Ok(None) };
     let expected = (unhex(&record.manifest.blake3), unhex(&release.manifest.blake3));
-    if (Some(fixed.from), Some(fixed.to)) != expected || fixed.head_size() > size || !extend(&mut head, fixed.head_size())? {
+    if (Some(fixed.from), Some(fixed.to)) != expected
+        || fixed.head_size() > size
+        || !extend(&mut head, fixed.head_size())?
+    {
         return Ok(None);
     }
     head.truncate(fixed.head_size() as usize);
@@ -342,7 +360,11 @@ pub fn update(installation: &Installation, follow: &Follow<'_>) -> Result<Outcom
     journey.end(outcome)
 }
 
-fn update_steps(installation: &Installation, follow: &Follow<'_>, journey: &mut Journey<'_>) -> Result<Outcome, TaskError> {
+fn update_steps(
+    installation: &Installation,
+    follow: &Follow<'_>,
+    journey: &mut Journey<'_>,
+) -> Result<Outcome, TaskError> {
     let notes = installation.notes();
     let catalogue = follow.offers.catalogue()?;
     let release = wanted(follow, &catalogue, &notes.installation)?;
@@ -352,7 +374,15 @@ fn update_steps(installation: &Installation, follow: &Follow<'_>, journey: &mut 
     let before = record.map(|record| record.version.clone());
     let done = |version: &str, done: bool, held: bool, changed: Vec<String>| {
         let look = follow.progress.look();
-        Outcome { version: version.into(), before: before.clone(), done, held, fetched: look.fetched, requests: look.requests, changed }
+        Outcome {
+            version: version.into(),
+            before: before.clone(),
+            done,
+            held,
+            fetched: look.fetched,
+            requests: look.requests,
+            changed,
+        }
     };
     let held = follow.version.is_none() && !follow.again && notes.rolled_back_from.as_ref() == Some(&release.version);
     if let (Some(installed), Some(record), Some(old)) = (&current, record, &old)
@@ -371,7 +401,9 @@ fn update_steps(installation: &Installation, follow: &Follow<'_>, journey: &mut 
     if !follow.keep.iter().all(|glob| notes.keep.contains(glob)) {
         installation.note(|notes| notes.keep = follow.keep.clone())?;
     }
-    let mut context = Context { installation, fetch: follow.fetch, keep: Keep::default(), progress: follow.progress };
+    let carry = current.as_ref().map(|installed| installed.dir.clone());
+    let mut context =
+        Context { installation, fetch: follow.fetch, keep: Keep::default(), carry, progress: follow.progress };
     // A version that is still here needs no building.
     if let Some(dir) = installation.here(&release.manifest)? {
         for event in [Event::Prepared, Event::Downloaded, Event::Applied] {
@@ -397,8 +429,10 @@ fn update_steps(installation: &Installation, follow: &Follow<'_>, journey: &mut 
         manifest_bytes: Some(bytes),
         source: source.as_ref(),
         delta: delta.as_ref(),
-        previous: current.as_ref().filter(|installed| installed.record.is_some()).map(|installed| installed.dir.clone()),
-        carry_from: current.as_ref().map(|installed| installed.dir.as_str()),
+        previous: current
+            .as_ref()
+            .filter(|installed| installed.record.is_some())
+            .map(|installed| installed.dir.clone()),
         links: follow.links,
         seed: vec![],
     };
@@ -419,8 +453,6 @@ struct Job<'a> {
     delta: Option<&'a Delta>,
     /// Where a rollback will lead.
     previous: Option<String>,
-    /// Whose saves and mods are carried over.
-    carry_from: Option<&'a str>,
     links: Links,
     /// Paths of the source whose bytes are partly good.
     seed: Vec<String>,
@@ -436,7 +468,7 @@ fn build_and_switch(context: &Context<'_>, mut job: Job<'_>, journey: &mut Journ
     // For a repair the damaged files themselves are the beginning.
     let seeded = if job.seed.is_empty() { None } else { job.source.map(|source| &source.folder) };
     let mut plan = builder.plan(there.as_ref().or(seeded))?;
-    let kept = switch::kept_size(context, job.carry_from)?;
+    let kept = switch::kept_size(context)?;
     builder.check_space(&plan, kept, &installation.root)?;
 
     if let Some(bytes) = job.manifest_bytes.take() {
@@ -467,7 +499,7 @@ fn build_and_switch(context: &Context<'_>, mut job: Job<'_>, journey: &mut Journ
     drop(staging);
     builder.apply(&plan, &incoming)?;
     journey.go(Event::Applied)?;
-    switch::finish(context, job.version, job.blob, job.manifest, &incoming, job.previous, job.carry_from)
+    switch::finish(context, job.version, job.blob, job.manifest, &incoming, job.previous)
 }
 
 /// What a repair or verification looks at.
@@ -484,7 +516,10 @@ struct Examined {
 /// Reads every file of the current version.
 fn examine(installation: &Installation, follow: &Follow<'_>) -> Result<Examined, TaskError> {
     let Some(installed) = installation.current()? else {
-        return Err(TaskError::new(Exit::NotFound, format!("{}: nothing is installed; run `system update`", shown(&installation.path))));
+        return Err(TaskError::new(
+            Exit::NotFound,
+            format!("{}: nothing is installed; run `system update`", shown(&installation.path)),
+        ));
     };
     let (version, blob) = match &installed.record {
         Some(record) => (record.version.clone(), record.manifest.clone()),
@@ -493,13 +528,17 @@ fn examine(installation: &Installation, follow: &Follow<'_>) -> Result<Examined,
             let version = installed.dir.split('~').next().unwrap_or_default().to_owned();
             let catalogue = follow.offers.catalogue()?;
             let release = catalogue.release(&version).ok_or_else(|| {
-                TaskError::new(Exit::NotFound, format!("version {version}: neither its record nor the repository has it; run `system update`"))
+                TaskError::new(
+                    Exit::NotFound,
+                    format!("version {version}: neither its record nor the repository has it; run `system update`"),
+                )
             })?;
             (version, release.manifest.clone())
         }
     };
     let cached = installation.cached_manifest(&blob.blake3).is_some();
-    let context = Context { installation, fetch: follow.fetch, keep: Keep::default(), progress: follow.progress };
+    let context =
+        Context { installation, fetch: follow.fetch, keep: Keep::default(), carry: None, progress: follow.progress };
     let bytes = fetch_manifest(&context, &blob)?;
     let manifest = decode(&bytes, &blob)?;
     let keep = Keep::new(manifest.keep.iter().chain(&installation.notes().keep).chain(&follow.keep));
@@ -533,8 +572,15 @@ impl Examined {
 pub fn verify(installation: &Installation, follow: &Follow<'_>) -> Result<Verdict, TaskError> {
     let examined = examine(installation, follow)?;
     let folder = version_folder(installation, &examined.installed.dir)?;
-    let extra = tree::extra(&folder, &examined.manifest, &examined.keep).map_err(|source| installation.unreadable(source))?;
-    let context = Context { installation, fetch: follow.fetch, keep: examined.keep.clone(), progress: follow.progress };
+    let extra =
+        tree::extra(&folder, &examined.manifest, &examined.keep).map_err(|source| installation.unreadable(source))?;
+    let context = Context {
+        installation,
+        fetch: follow.fetch,
+        keep: examined.keep.clone(),
+        carry: Some(examined.installed.dir.clone()),
+        progress: follow.progress,
+    };
     let source = examined.source(installation)?;
     let builder = Builder::new(&context, &examined.manifest, Some(&source), None, tree::Link::Copy);
     let (requests, bytes) = if examined.damaged.is_empty() {
@@ -566,7 +612,15 @@ pub fn repair(
     let before = Some(verdict.version.clone());
     let done = |done: bool| {
         let look = follow.progress.look();
-        Outcome { version: verdict.version.clone(), before: before.clone(), done, held: false, fetched: look.fetched, requests: look.requests, changed: vec![] }
+        Outcome {
+            version: verdict.version.clone(),
+            before: before.clone(),
+            done,
+            held: false,
+            fetched: look.fetched,
+            requests: look.requests,
+            changed: vec![],
+        }
     };
     let current = installation.current()?;
     let recorded = current.as_ref().is_some_and(|installed| installed.record.is_some());
@@ -584,7 +638,13 @@ fn repair_steps(installation: &Installation, follow: &Follow<'_>, journey: &mut 
     journey.go(Event::Found)?;
     installation.note(|notes| notes.target = Some(examined.version.clone()))?;
     journey.go(Event::Started)?;
-    let context = Context { installation, fetch: follow.fetch, keep: examined.keep.clone(), progress: follow.progress };
+    let context = Context {
+        installation,
+        fetch: follow.fetch,
+        keep: examined.keep.clone(),
+        carry: Some(examined.installed.dir.clone()),
+        progress: follow.progress,
+    };
     let source = examined.source(installation)?;
     let job = Job {
         version: &examined.version,
@@ -594,7 +654,6 @@ fn repair_steps(installation: &Installation, follow: &Follow<'_>, journey: &mut 
         source: Some(&source),
         delta: None,
         previous: examined.installed.record.as_ref().and_then(|record| record.previous.clone()),
-        carry_from: Some(&examined.installed.dir),
         links: follow.links,
         seed: examined.paths(),
     };
@@ -607,7 +666,8 @@ fn repair_steps(installation: &Installation, follow: &Follow<'_>, journey: &mut 
 /// # Errors
 /// [`Exit::NotFound`] when there is none, [`Exit::Damaged`] when files of it were changed.
 pub fn rollback(installation: &Installation, progress: &Progress) -> Result<Outcome, TaskError> {
-    let none = || TaskError::new(Exit::NotFound, format!("{}: there is no version to go back to", shown(&installation.path)));
+    let none =
+        || TaskError::new(Exit::NotFound, format!("{}: there is no version to go back to", shown(&installation.path)));
     let current = installation.current()?.ok_or_else(none)?;
     let record = current.record.as_ref().ok_or_else(none)?;
     let dir = record.previous.clone().ok_or_else(none)?;
@@ -615,18 +675,31 @@ pub fn rollback(installation: &Installation, progress: &Progress) -> Result<Outc
     let manifest = installation.manifest_of(&target).ok_or_else(none)?;
     let keep = Keep::new(manifest.keep.iter().chain(&installation.notes().keep));
     let folder = version_folder(installation, &dir).map_err(|_| none())?;
-    let changed = tree::changed(&folder, &manifest, &target, &keep).map_err(|source| installation.unreadable(source))?;
+    let changed =
+        tree::changed(&folder, &manifest, &target, &keep).map_err(|source| installation.unreadable(source))?;
     if let Some(&first) = changed.first() {
         let path = &manifest.entries[first as usize].path;
-        let what = format!("version {}: {path} and {} other files were changed since it was installed; install it with `system update --version {}`",
-            target.version, changed.len() - 1, target.version);
+        let what = format!(
+            "version {}: {path} and {} other files were changed since it was installed; install it with `system update --version {}`",
+            target.version,
+            changed.len() - 1,
+            target.version
+        );
         return Err(TaskError::new(Exit::Damaged, what));
     }
     installation.note(|notes| notes.rolled_back_from = Some(record.version.clone()))?;
     let fetch = Nothing;
-    let context = Context { installation, fetch: &fetch, keep, progress };
+    let context = Context { installation, fetch: &fetch, keep, carry: None, progress };
     switch::back_to(&context, &dir, Some(&current), &[])?;
-    Ok(Outcome { version: target.version, before: Some(record.version.clone()), done: true, held: false, fetched: 0, requests: 0, changed: vec![] })
+    Ok(Outcome {
+        version: target.version,
+        before: Some(record.version.clone()),
+        done: true,
+        held: false,
+        fetched: 0,
+        requests: 0,
+        changed: vec![],
+    })
 }
 
 /// Where nothing is fetched from.

@@ -52,7 +52,13 @@ impl Progress {
     pub fn look(&self) -> Look {
         let state = *self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
-        Look { state, done: read(&self.done), total: read(&self.total), fetched: read(&self.fetched), requests: read(&self.requests) }
+        Look {
+            state,
+            done: read(&self.done),
+            total: read(&self.total),
+            fetched: read(&self.fetched),
+            requests: read(&self.requests),
+        }
     }
 
     /// Asks the threads to stop as soon as they can; what was done stays done.

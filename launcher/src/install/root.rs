@@ -93,7 +93,8 @@ impl Installation {
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                let what = format!("{}: another vsekai is at work on this installation; wait for it, or end it", shown(path));
+                let what =
+                    format!("{}: another vsekai is at work on this installation; wait for it, or end it", shown(path));
                 return Err(TaskError::new(Exit::Busy, what));
             }
             Err(error) => return Err(unwritable(error.into())),

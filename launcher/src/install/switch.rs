@@ -13,8 +13,12 @@ use rustix::fs::FileType;
 use std::io;
 
 /// Bytes that will be carried over.
-pub(super) fn kept_size(context: &Context<'_>, from: Option<&str>) -> Result<u64, TaskError> {
-    let Some(folder) = from.and_then(|dir| context.installation.root.folder(&format!("versions/{dir}")).ok()) else { return Ok(0) };
+pub(super) fn kept_size(context: &Context<'_>) -> Result<u64, TaskError> {
+    let Some(folder) =
+        context.carry.as_ref().and_then(|dir| context.installation.root.folder(&format!("versions/{dir}")).ok())
+    else {
+        return Ok(0);
+    };
     let mut size = 0;
     let walked = folder.walk(&mut |path, kind| {
         if kind == FileType::RegularFile && context.keep.has(path) {
@@ -34,12 +38,12 @@ pub(super) fn finish(
     manifest: &Manifest,
     incoming: &Folder,
     previous: Option<String>,
-    carry_from: Option<&str>,
 ) -> Result<(), TaskError> {
     let installation = context.installation;
     let unwritable = |source| installation.unwritable(source);
     remove_extra(incoming, manifest).map_err(unwritable)?;
-    if let Some(old) = carry_from.and_then(|dir| installation.root.folder(&format!("versions/{dir}")).ok()) {
+    if let Some(old) = context.carry.as_ref().and_then(|dir| installation.root.folder(&format!("versions/{dir}")).ok())
+    {
         let carried = old.walk(&mut |path, kind| {
             if context.keep.has(path) { copy_kept(&old, incoming, path, kind, None) } else { Ok(()) }
         });
@@ -81,7 +85,12 @@ fn remove_extra(incoming: &Folder, manifest: &Manifest) -> io::Result<()> {
 
 /// A version that is still here becomes the current one again, with what belongs to the player as it is now. Each file is replaced as a
 /// whole, so that a kill in between leaves each as it was before or as it is now.
-pub(super) fn back_to(context: &Context<'_>, dir: &str, current: Option<&Installed>, keep: &[String]) -> Result<(), TaskError> {
+pub(super) fn back_to(
+    context: &Context<'_>,
+    dir: &str,
+    current: Option<&Installed>,
+    keep: &[String],
+) -> Result<(), TaskError> {
     let installation = context.installation;
     let unwritable = |source| installation.unwritable(source);
     let target = installation.root.folder(&format!("versions/{dir}")).map_err(unwritable)?;
@@ -188,7 +197,10 @@ fn prune(installation: &Installation) -> Result<(), TaskError> {
             continue;
         }
         if let Ok(folder) = installation.root.folder(&format!("versions/{dir}")) {
-            let own = installation.record(&dir).or(current.record.clone()).and_then(|record| installation.manifest_of(&record));
+            let own = installation
+                .record(&dir)
+                .or(current.record.clone())
+                .and_then(|record| installation.manifest_of(&record));
             let notes = installation.notes();
             let keep = Keep::new(own.iter().flat_map(|manifest| &manifest.keep).chain(&notes.keep));
             rescue(installation, &folder, &current_folder, &dir, &keep).map_err(unwritable)?;

@@ -71,7 +71,9 @@ pub(crate) fn modified_ns(stat: &Stat) -> i64 {
 /// Size and time of the last change, as records have them.
 pub(crate) fn stats(folder: &Folder, manifest: &Manifest) -> io::Result<Vec<(u64, i64)>> {
     let stat = |entry: &Entry| match entry.kind {
-        Kind::File { .. } => Ok(folder.stat(&entry.path)?.map_or((0, 0), |stat| (stat.st_size as u64, modified_ns(&stat)))),
+        Kind::File { .. } => {
+            Ok(folder.stat(&entry.path)?.map_or((0, 0), |stat| (stat.st_size as u64, modified_ns(&stat))))
+        }
         _ => Ok((0, 0)),
     };
     manifest.entries.iter().map(stat).collect()
@@ -104,7 +106,12 @@ pub(crate) fn changed(folder: &Folder, manifest: &Manifest, record: &Record, kee
 }
 
 /// The entries whose bytes are not what the manifest says: every file is read. What belongs to the player is as it should be.
-pub(crate) fn damaged(folder: &Folder, manifest: &Manifest, keep: &Keep, advance: &(dyn Fn(u64) + Sync)) -> io::Result<Vec<u32>> {
+pub(crate) fn damaged(
+    folder: &Folder,
+    manifest: &Manifest,
+    keep: &Keep,
+    advance: &(dyn Fn(u64) + Sync),
+) -> io::Result<Vec<u32>> {
     let sound = |entry: &Entry| -> io::Result<bool> {
         if keep.has(&entry.path) {
             return Ok(true);
@@ -183,7 +190,13 @@ pub(crate) fn copy(from: &Folder, from_path: &str, to: &Folder, to_path: &str, r
 }
 
 /// Copies what belongs to the player as it is: bytes, mode, time, links.
-pub(crate) fn copy_kept(from: &Folder, to: &Folder, path: &str, kind: FileType, through: Option<&str>) -> io::Result<()> {
+pub(crate) fn copy_kept(
+    from: &Folder,
+    to: &Folder,
+    path: &str,
+    kind: FileType,
+    through: Option<&str>,
+) -> io::Result<()> {
     let place = through.unwrap_or(path);
     match kind {
         FileType::Directory => to.make_folders(path),

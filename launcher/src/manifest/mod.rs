@@ -304,17 +304,29 @@ fn decode_entries(reader: &mut Reader<'_>, chunks: &[Chunk]) -> Result<(Vec<Entr
                 let mut size = 0;
                 for _ in 0..reader.count("number of runs", POSITIONS_MAX, 2)? {
                     let at = reader.position();
-                    let first = i64::from(expected).checked_add(unzigzag(reader.number()?));
-                    let first = first.and_then(|first| u32::try_from(first).ok()).filter(|&first| first as usize <= chunks.len());
+                    let gap = unzigzag(reader.number()?);
+                    if gap == 0 && size > 0 {
+                        return reader.fault(at, "run goes on where the one before ends");
+                    }
+                    let first = i64::from(expected).checked_add(gap);
+                    let first = first
+                        .and_then(|first| u32::try_from(first).ok())
+                        .filter(|&first| first as usize <= chunks.len());
                     let Some(first) = first else { return reader.fault(at, "run begins outside the list of chunks") };
                     let at = reader.position();
                     let count = reader.small("length of a run", (chunks.len() - first as usize) as u32)?;
                     if count == 0 || positions.len() + count as usize > POSITIONS_MAX {
-                        return reader.fault(at, format!("run of {count} chunks; at most {POSITIONS_MAX} positions are allowed"));
+                        return reader.fault(
+                            at,
+                            format!("run of {count} chunks; at most {POSITIONS_MAX} positions are allowed"),
+                        );
                     }
                     expected = first + count;
                     positions.extend(first..expected);
-                    size += chunks[first as usize..expected as usize].iter().map(|chunk| u64::from(chunk.size)).sum::<u64>();
+                    size += chunks[first as usize..expected as usize]
+                        .iter()
+                        .map(|chunk| u64::from(chunk.size))
+                        .sum::<u64>();
                 }
                 Kind::File { size, executable: kind == 2, blake3, positions: begin..positions.len() as u32 }
             }

@@ -16,11 +16,20 @@ fn example() -> Manifest {
             Chunk { id: id(12), size: 700, pack: 1, offset: 0, stored: 300 },
         ],
         entries: vec![
-            Entry { path: "bin/game".into(), kind: Kind::File { size: 6_096, executable: true, blake3: id(20), positions: 0..2 } },
+            Entry {
+                path: "bin/game".into(),
+                kind: Kind::File { size: 6_096, executable: true, blake3: id(20), positions: 0..2 },
+            },
             Entry { path: "bin/link".into(), kind: Kind::Link { target: "../data.pak".into() } },
-            Entry { path: "data.pak".into(), kind: Kind::File { size: 5_496, executable: false, blake3: id(21), positions: 2..5 } },
+            Entry {
+                path: "data.pak".into(),
+                kind: Kind::File { size: 5_496, executable: false, blake3: id(21), positions: 2..5 },
+            },
             Entry { path: "empty".into(), kind: Kind::Folder },
-            Entry { path: "nothing".into(), kind: Kind::File { size: 0, executable: false, blake3: id(22), positions: 5..5 } },
+            Entry {
+                path: "nothing".into(),
+                kind: Kind::File { size: 0, executable: false, blake3: id(22), positions: 5..5 },
+            },
         ],
         positions: vec![0, 1, 2, 0, 2],
     }
@@ -97,7 +106,7 @@ fn hostile_manifests_are_refused_by_name() {
 fn counts_that_the_bytes_cannot_hold_allocate_nothing() {
     let mut bytes = FIXTURE[..8].to_vec();
     bytes.push(1);
-    [256, 1_024, 4_096, 0].map(|number| put_number(&mut bytes, number));
+    [256, 1_024, 4_096, 0].into_iter().for_each(|number| put_number(&mut bytes, number));
     put_number(&mut bytes, 1 << 19);
     let error = Manifest::decode(&bytes).expect_err("no packs follow").to_string();
     assert!(error.contains("number of packs"), "{error}");
@@ -117,7 +126,11 @@ fn counts_that_the_bytes_cannot_hold_allocate_nothing() {
 fn manifests() -> impl Strategy<Value = Manifest> {
     let chunk = (1u32..4_096, 0u32..4_096, 0u32..100, any::<[u8; 32]>());
     let packs = prop::collection::vec(prop::collection::vec(chunk, 1..6), 1..4);
-    let files = prop::collection::btree_map("[a-m]{1,3}(/[n-z]{1,3})?", (any::<bool>(), prop::collection::vec(any::<prop::sample::Index>(), 0..8)), 0..6);
+    let files = prop::collection::btree_map(
+        "[a-m]{1,3}(/[n-z]{1,3})?",
+        (any::<bool>(), prop::collection::vec(any::<prop::sample::Index>(), 0..8)),
+        0..6,
+    );
     (packs, files).prop_map(|(drawn, files)| {
         let (mut packs, mut chunks) = (vec![], vec![]);
         for (number, members) in drawn.into_iter().enumerate() {
@@ -138,9 +151,19 @@ fn manifests() -> impl Strategy<Value = Manifest> {
             let begin = positions.len() as u32;
             positions.extend(picks.iter().map(|pick| pick.index(chunks.len()) as u32));
             let size = positions[begin as usize..].iter().map(|&chunk| u64::from(chunks[chunk as usize].size)).sum();
-            entries.push(Entry { path, kind: Kind::File { size, executable, blake3: [9; 32], positions: begin..positions.len() as u32 } });
+            entries.push(Entry {
+                path,
+                kind: Kind::File { size, executable, blake3: [9; 32], positions: begin..positions.len() as u32 },
+            });
         }
-        Manifest { sizes: ChunkSizes { min: 64, avg: 1_024, max: 4_096 }, keep: vec![], packs, chunks, entries, positions }
+        Manifest {
+            sizes: ChunkSizes { min: 64, avg: 1_024, max: 4_096 },
+            keep: vec![],
+            packs,
+            chunks,
+            entries,
+            positions,
+        }
     })
 }
 

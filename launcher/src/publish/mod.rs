@@ -95,15 +95,19 @@ pub fn publish(job: &Job) -> Result<Report, TaskError> {
     let repository = Repository::open(&job.repository)?;
     let mut catalogue = repository.catalogue(&job.client_id)?;
     if catalogue.release(&job.version).is_some() {
-        let what = format!("version {} of {} is published already; a version never changes", job.version, job.client_id);
+        let what =
+            format!("version {} of {} is published already; a version never changes", job.version, job.client_id);
         return Err(TaskError::new(Exit::Usage, what));
     }
     let earlier: Vec<&Release> = catalogue.releases.iter().rev().take(job.deltas.max(1)).collect();
-    let earlier: Vec<(Release, Manifest)> =
-        earlier.into_iter().map(|release| Ok((release.clone(), repository.manifest(release)?))).collect::<Result<_, TaskError>>()?;
+    let earlier: Vec<(Release, Manifest)> = earlier
+        .into_iter()
+        .map(|release| Ok((release.clone(), repository.manifest(release)?)))
+        .collect::<Result<_, TaskError>>()?;
 
     let found = scan::list(&job.source)?;
-    let sizes = job.sizes.or(earlier.first().map(|(_, manifest)| manifest.sizes)).unwrap_or_else(|| usual_sizes(&found));
+    let sizes =
+        job.sizes.or(earlier.first().map(|(_, manifest)| manifest.sizes)).unwrap_or_else(|| usual_sizes(&found));
     let scanned = scan_all(&job.source, &found, sizes)?;
     let mut draft = Draft::new(&scanned, earlier.iter().map(|(_, manifest)| manifest));
     let written = write_packs(job, &repository, &found, &scanned, &mut draft)?;
@@ -111,14 +115,19 @@ pub fn publish(job: &Job) -> Result<Report, TaskError> {
 
     let bytes = manifest.encode();
     let too_large = || {
-        let what = format!("{}: the manifest would have {} bytes, at most {MANIFEST_SIZE_MAX} are allowed; take larger chunks with --chunk_size", shown(&job.source), bytes.len());
+        let what = format!(
+            "{}: the manifest would have {} bytes, at most {MANIFEST_SIZE_MAX} are allowed; take larger chunks with --chunk_size",
+            shown(&job.source),
+            bytes.len()
+        );
         TaskError::new(Exit::Usage, what)
     };
     if bytes.len() as u64 > MANIFEST_SIZE_MAX {
         return Err(too_large());
     }
     // What clients would refuse is not published.
-    let again = Manifest::decode(&bytes).map_err(|error| TaskError::because(Exit::Damaged, "the manifest would be refused", error))?;
+    let again = Manifest::decode(&bytes)
+        .map_err(|error| TaskError::because(Exit::Damaged, "the manifest would be refused", error))?;
     assert!(again == manifest, "a manifest reads as it was written");
     drop(again);
     let manifest_blob = repository.put("manifests", &bytes)?;
@@ -163,7 +172,10 @@ fn check(job: &Job) -> Result<(), TaskError> {
         return usage(format!("client id {:?}: must be 1 to 64 of a-z 0-9 -", job.client_id));
     }
     if !is_version(&job.version) {
-        return usage(format!("version {:?}: must be 1 to 64 of A-Z a-z 0-9 . _ + -, not beginning with a dot", job.version));
+        return usage(format!(
+            "version {:?}: must be 1 to 64 of A-Z a-z 0-9 . _ + -, not beginning with a dot",
+            job.version
+        ));
     }
     if let Some((name, percent)) = &job.channel
         && (!is_channel(name) || *percent > 100)
@@ -239,7 +251,8 @@ impl Draft {
     fn reuse(&mut self, manifest: &Manifest) {
         let mut needed = vec![0u64; manifest.packs.len()];
         for chunk in &manifest.chunks {
-            needed[chunk.pack as usize] += if self.numbers.contains_key(&chunk.id) { u64::from(chunk.stored) } else { 0 };
+            needed[chunk.pack as usize] +=
+                if self.numbers.contains_key(&chunk.id) { u64::from(chunk.stored) } else { 0 };
         }
         for chunk in &manifest.chunks {
             let pack = &manifest.packs[chunk.pack as usize];
@@ -249,7 +262,8 @@ impl Draft {
                 && self.chunks[number as usize].2.is_none()
             {
                 self.pack_sizes.insert(pack.id, pack.size);
-                self.chunks[number as usize].2 = Some(Stored { pack: pack.id, offset: chunk.offset, stored: chunk.stored });
+                self.chunks[number as usize].2 =
+                    Some(Stored { pack: pack.id, offset: chunk.offset, stored: chunk.stored });
             }
         }
     }
@@ -260,7 +274,13 @@ impl Draft {
         self.chunks[number].2.is_none() && !done[number]
     }
 
-    fn manifest(self, sizes: ChunkSizes, keep: Vec<String>, found: Vec<(String, Found)>, scanned: Vec<Option<Scanned>>) -> Manifest {
+    fn manifest(
+        self,
+        sizes: ChunkSizes,
+        keep: Vec<String>,
+        found: Vec<(String, Found)>,
+        scanned: Vec<Option<Scanned>>,
+    ) -> Manifest {
         let mut packs: Vec<Pack> = vec![];
         let mut pack_numbers = HashMap::new();
         let mut chunks: Vec<(u32, Chunk)> = vec![];
@@ -312,7 +332,15 @@ fn write_packs(
     scanned: &[Option<Scanned>],
     draft: &mut Draft,
 ) -> Result<Written, TaskError> {
-    let mut writer = PackWriter { repository, level: job.level, batch: vec![], batch_size: 0, pack: None, members: vec![], written: Written::default() };
+    let mut writer = PackWriter {
+        repository,
+        level: job.level,
+        batch: vec![],
+        batch_size: 0,
+        pack: None,
+        members: vec![],
+        written: Written::default(),
+    };
     let mut done = vec![false; draft.chunks.len()];
     for ((path, _), scanned) in found.iter().zip(scanned) {
         let Some(scanned) = scanned else { continue };
@@ -330,7 +358,10 @@ fn write_packs(
             let mut plain = vec![0; *size as usize];
             file.read_exact(&mut plain).map_err(unreadable)?;
             if digest(&plain) != *id {
-                return Err(TaskError::new(Exit::Damaged, format!("{}: was changed while it was being published", shown(&full))));
+                return Err(TaskError::new(
+                    Exit::Damaged,
+                    format!("{}: was changed while it was being published", shown(&full)),
+                ));
             }
             done[draft.numbers[id] as usize] = true;
             writer.push(draft.numbers[id], plain, draft)?;
@@ -362,9 +393,11 @@ impl PackWriter<'_> {
         let level = self.level;
         let batch = std::mem::take(&mut self.batch);
         self.batch_size = 0;
-        let stored: Vec<_> = batch.into_par_iter().map(|(number, plain)| (number, pack::compress(&plain, level))).collect();
+        let stored: Vec<_> =
+            batch.into_par_iter().map(|(number, plain)| (number, pack::compress(&plain, level))).collect();
         for (number, stored) in stored {
-            let stored = stored.map_err(|error| TaskError::because(Exit::Failed, "a chunk cannot be compressed", error))?;
+            let stored =
+                stored.map_err(|error| TaskError::because(Exit::Failed, "a chunk cannot be compressed", error))?;
             let pack = match &mut self.pack {
                 Some(pack) => pack,
                 None => self.pack.insert(self.repository.writer("packs")?),
@@ -425,7 +458,8 @@ fn write_delta(
     let unwritable = |source| TaskError::unwritable(&path, source);
     let mut frames = std::io::BufWriter::with_capacity(256 << 10, File::create_new(&path).map_err(unwritable)?);
     let published = Published::new(repository, old);
-    let head = build((&old_id, old, &published), (id, manifest, source), job.level.max(DELTA_LEVEL), &mut frames).map_err(failed)?;
+    let head = build((&old_id, old, &published), (id, manifest, source), job.level.max(DELTA_LEVEL), &mut frames)
+        .map_err(failed)?;
     frames.flush().map_err(unwritable)?;
     drop(frames);
     let mut delta = repository.writer("deltas")?;
@@ -440,9 +474,11 @@ const DELTA_LEVEL: i32 = 3;
 
 /// Lets a channel stand for a version; who is not in the rollout keeps what everyone had.
 fn offer(catalogue: &mut Catalogue, name: &str, version: &str, rollout_percent: u8) {
-    let before = catalogue.channels.iter().position(|channel| channel.name == name).map(|at| catalogue.channels.remove(at));
+    let before =
+        catalogue.channels.iter().position(|channel| channel.name == name).map(|at| catalogue.channels.remove(at));
     // A rollout that is not through yet goes back to what everyone had.
-    let previous = before.and_then(|channel| if channel.rollout_percent == 100 { Some(channel.version) } else { channel.previous });
+    let previous = before
+        .and_then(|channel| if channel.rollout_percent == 100 { Some(channel.version) } else { channel.previous });
     catalogue.channels.push(Channel { name: name.into(), version: version.into(), previous, rollout_percent });
     catalogue.channels.sort_by(|a, b| a.name.cmp(&b.name));
 }

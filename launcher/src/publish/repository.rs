@@ -32,7 +32,10 @@ impl Repository {
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(TaskError::new(Exit::Busy, format!("{}: another vsekai writes this repository", shown(folder))));
+                return Err(TaskError::new(
+                    Exit::Busy,
+                    format!("{}: another vsekai writes this repository", shown(folder)),
+                ));
             }
             Err(error) => return Err(unwritable(error.into())),
         }
@@ -72,7 +75,10 @@ impl Repository {
         let read = File::open(&path).and_then(|file| file.take(MANIFEST_SIZE_MAX + 1).read_to_end(&mut bytes));
         read.map_err(|source| TaskError::unreadable(&path, source))?;
         if blake3::hash(&bytes).to_hex().as_str() != release.manifest.blake3 {
-            return Err(TaskError::new(Exit::Damaged, format!("{}: its bytes are not those of its name", shown(&path))));
+            return Err(TaskError::new(
+                Exit::Damaged,
+                format!("{}: its bytes are not those of its name", shown(&path)),
+            ));
         }
         Manifest::decode(&bytes).map_err(|error| TaskError::because(Exit::Damaged, shown(&path), error))
     }
@@ -89,7 +95,13 @@ impl Repository {
         let folder = self.folder.join(kind);
         let path = folder.join(format!(".new-{}", std::process::id()));
         let file = File::create(&path).map_err(|source| TaskError::unwritable(&path, source))?;
-        Ok(BlobWriter { folder, path, file: BufWriter::with_capacity(256 << 10, file), hasher: blake3::Hasher::new(), size: 0 })
+        Ok(BlobWriter {
+            folder,
+            path,
+            file: BufWriter::with_capacity(256 << 10, file),
+            hasher: blake3::Hasher::new(),
+            size: 0,
+        })
     }
 
     pub fn put_catalogue(&self, client_id: &str, catalogue: &Catalogue) -> Result<(), TaskError> {
