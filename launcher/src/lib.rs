@@ -9,6 +9,10 @@
 //! - [`fetch`]: where a repository's files come from.
 //! - [`settings`]: profiles: which build, from where, to where; how the launcher behaves.
 //! - `whole`: small files that are there whole or not at all.
+//! - [`settings`]: profiles: which build, from where, to where.
+//! - [`offers`]: where the catalogue comes from; `files`: files replaced as a whole.
+//! - [`manifest`], `pack`, `delta`: the native formats; [`publish`]: from a build to a repository.
+//! - [`install`]: the installation that follows a channel.
 //! - [`error`]: failures and their exit codes.
 
 mod caibx;
@@ -21,6 +25,13 @@ mod digest;
 pub mod error;
 pub mod fetch;
 mod portal;
+mod delta;
+mod files;
+pub mod install;
+pub mod manifest;
+pub mod offers;
+mod pack;
+pub mod publish;
 pub mod release;
 pub mod settings;
 mod sync;

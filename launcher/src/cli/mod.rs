@@ -4,10 +4,16 @@ pub mod config;
 mod output;
 pub mod portal;
 pub mod profile;
+mod bar;
 pub mod sync;
+pub mod system;
+pub mod version;
 
 use crate::error::{EXIT_CODES, TaskError};
+use bar::Bar;
 use clap::{Parser, Subcommand};
+use serde::Serialize;
+use std::io::{self, Write};
 
 /// Distributes, installs, verifies and runs big builds.
 #[derive(Debug, Parser)]
@@ -35,6 +41,10 @@ pub enum Task {
     Profile(profile::Profiles),
     /// The game client: launched, kept, closed.
     Portal(portal::PortalArgs),
+    /// The installation that follows a channel.
+    System(system::System),
+    /// Versions of a build.
+    Version(version::Version),
 }
 
 impl Cli {
@@ -46,6 +56,33 @@ impl Cli {
             Task::Config(task) => task.run(json),
             Task::Profile(task) => task.run(json),
             Task::Portal(task) => task.run(json),
+            Task::System(task) => task.run(json),
+            Task::Version(task) => task.run(json),
         }
+    }
+}
+
+/// Prints text. A reader that closed the output early (`| head`) is no failure.
+fn print(text: &str) -> Result<(), TaskError> {
+    let mut output = io::stdout().lock();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(TaskError::output),
+    }
+}
+
+/// Prints one JSON object on a line.
+fn print_json(object: &impl Serialize) -> Result<(), TaskError> {
+    let text = serde_json::to_string(object).map_err(|error| TaskError::output(error.into()))?;
+    print(&format!("{text}\n"))
+}
+
+/// A size for people.
+fn bytes(size: u64) -> String {
+    match size {
+        0..1_000 => format!("{size} B"),
+        1_000..1_000_000 => format!("{:.1} kB", size as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", size as f64 / 1e6),
+        _ => format!("{:.2} GB", size as f64 / 1e9),
     }
 }
