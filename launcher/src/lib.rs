@@ -1,19 +1,27 @@
 //! The launcher and its update service, as a library for the `vsekai` command and for tests.
 //!
+//! - [`auth`]: logging in, and what a token allows.
 //! - [`cli`]: the command line, one file per group of commands.
 //! - `sync`: the tasks of `vsekai sync`.
 //! - `caibx`: casync's chunk index, read and checked.
 //! - [`release`]: what a repository offers: releases and channels.
 //! - [`fetch`]: where a repository's files come from.
 //! - [`settings`]: profiles: which build, from where, to where; how the launcher behaves.
+//! - [`log`]: the launcher's own log.
+//! - [`serve`]: the update service.
+//! - [`trust`]: signed metadata: what the studio has signed, newest first.
 //! - `whole`: small files that are there whole or not at all.
 //! - [`error`]: failures and their exit codes.
 
+pub mod auth;
 mod caibx;
 pub mod cli;
 pub mod error;
 pub mod fetch;
+pub mod log;
 pub mod release;
+pub mod serve;
 pub mod settings;
 mod sync;
+pub mod trust;
 mod whole;
