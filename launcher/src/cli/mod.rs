@@ -1,10 +1,14 @@
 //! The command line: one file per group of commands. Only what works stands here; anything else is refused.
 
+pub mod auth;
 pub mod config;
+pub mod keys;
+pub mod log;
 mod output;
 pub mod portal;
 pub mod profile;
 mod bar;
+pub mod serve;
 pub mod sync;
 pub mod system;
 pub mod version;
@@ -33,18 +37,41 @@ pub enum Task {
     /// Chunks, indexes, stores and archives as casync and desync write them; installing and following a build.
     #[command(subcommand, after_help = EXIT_CODES)]
     Sync(sync::Sync),
+    /// Logging in at the provider that the update service believes.
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Auth(auth::Auth),
     /// The settings, key by key.
     #[command(subcommand, after_help = EXIT_CODES)]
     Config(config::Config),
+    /// A studio's signing keys.
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Keys(keys::Keys),
+    /// The update service: serves a repository, and takes uploads.
+    #[command(after_help = EXIT_CODES)]
+    Serve(Box<serve::Serve>),
+    /// What the launcher has done, and what failed.
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Log(log::Log),
     /// Profiles: which builds are followed, from where, to where.
     #[command(subcommand, after_help = EXIT_CODES)]
     Profile(profile::Profiles),
     /// The game client: launched, kept, closed.
     Portal(portal::PortalArgs),
     /// The installation that follows a channel.
+    #[command(subcommand, after_help = EXIT_CODES)]
     System(system::System),
     /// Versions of a build.
+    #[command(subcommand, after_help = EXIT_CODES)]
     Version(version::Version),
+}
+
+impl Task {
+    /// Group and command, for the log: never an argument, which may be secret.
+    pub fn name(&self) -> String {
+        let debug = format!("{self:?}");
+        let words = debug.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+        words.take(2).collect::<Vec<_>>().join(" ").to_lowercase()
+    }
 }
 
 impl Cli {
@@ -53,7 +80,11 @@ impl Cli {
         let json = self.json;
         match self.task {
             Task::Sync(task) => task.run(json),
+            Task::Auth(task) => task.run(json),
             Task::Config(task) => task.run(json),
+            Task::Keys(task) => task.run(json),
+            Task::Serve(task) => task.run(json),
+            Task::Log(task) => task.run(json),
             Task::Profile(task) => task.run(json),
             Task::Portal(task) => task.run(json),
             Task::System(task) => task.run(json),
