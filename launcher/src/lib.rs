@@ -8,11 +8,13 @@
 //! - [`settings`]: profiles: which build, from where, to where.
 //! - [`offers`]: where the catalogue comes from; `files`: files replaced as a whole.
 //! - [`manifest`], `pack`, `delta`: the native formats; [`publish`]: from a build to a repository.
+//! - `daemon`: jobs in the background.
 //! - [`install`]: the installation that follows a channel.
 //! - [`error`]: failures and their exit codes.
 
 mod caibx;
 pub mod cli;
+mod daemon;
 mod delta;
 pub mod error;
 pub mod fetch;

@@ -1,6 +1,7 @@
 //! The command line: one file per group of commands. Only what works stands here; anything else is refused.
 
 mod bar;
+pub mod jobs;
 pub mod sync;
 pub mod system;
 pub mod version;

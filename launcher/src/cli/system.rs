@@ -4,7 +4,7 @@ use super::{Bar, bytes, print, print_json};
 use crate::error::{EXIT_CODES, Exit, TaskError};
 use crate::fetch::{self, Limits};
 use crate::install::{self, Follow, Installation, Links, Outcome, Progress, Verdict};
-use crate::offers::{Offers, Unsigned};
+use crate::offers::Offers;
 use clap::{Args, Subcommand};
 use serde_json::json;
 use std::path::PathBuf;
@@ -112,16 +112,7 @@ pub struct How {
 impl Origin {
     /// The catalogue's source.
     pub fn offers(&self) -> Result<Box<dyn Offers>, TaskError> {
-        if !self.unsigned {
-            let what = "signed catalogues are not read by this build of vsekai; --unsigned takes a folder's catalogue as it is";
-            return Err(TaskError::new(Exit::Untrusted, what));
-        }
-        if self.repository.contains("://") {
-            let what =
-                format!("{}: a catalogue from the network must be signed; --unsigned is for folders", self.repository);
-            return Err(TaskError::new(Exit::Untrusted, what));
-        }
-        Ok(Box::new(Unsigned { folder: self.repository.clone().into(), client_id: self.client_id.clone() }))
+        crate::daemon::offers(&self.repository, &self.client_id, self.unsigned)
     }
 }
 
