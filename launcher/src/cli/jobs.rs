@@ -3,6 +3,7 @@
 use super::{bytes, print, print_json};
 use crate::daemon::{Client, Job, Order, Status};
 use crate::error::{Exit, TaskError};
+use crate::settings;
 use clap::Args;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,18 +11,18 @@ use std::time::Duration;
 /// The flags of `vsekai sync start`.
 #[derive(Debug, Args)]
 pub struct Start {
-    /// A repository (https://…, http://… or a folder), or a plain folder, which is copied
-    #[arg(long, value_name = "ADDRESS")]
-    source: String,
-    /// The folder of the installation or copy
+    /// A repository (https://…, http://… or a folder), or a plain folder, which is copied; the profile's repository if not given
+    #[arg(long, value_name = "ADDRESS", requires = "destination")]
+    source: Option<String>,
+    /// The folder of the installation or copy; the profile's if not given
     #[arg(long, value_name = "FOLDER")]
-    destination: PathBuf,
+    destination: Option<PathBuf>,
     /// Which build; a folder with only one need not be told
     #[arg(long = "client_id", alias = "client-id", value_name = "NAME")]
     client_id: Option<String>,
     /// The channel that is followed
-    #[arg(long, value_name = "NAME", default_value = "stable")]
-    channel: String,
+    #[arg(long, value_name = "NAME")]
+    channel: Option<String>,
     /// Take the catalogue of a folder as it is: nothing proves who wrote it
     #[arg(long)]
     unsigned: bool,
@@ -49,10 +50,15 @@ impl Start {
     pub fn run(self, json: bool) -> Result<(), TaskError> {
         let absolute =
             |path: PathBuf| std::path::absolute(&path).map_err(|source| TaskError::unreadable(&path, source));
-        let source = if self.source.contains("://") {
-            self.source
+        // With a source of its own a job has nothing to do with the profile.
+        let profile = if self.source.is_some() { None } else { Some(settings::profile(None)?) };
+        let source = self.source.or(profile.as_ref().map(|profile| profile.repository.clone())).unwrap_or_default();
+        let destination =
+            self.destination.or(profile.as_ref().map(|profile| profile.root.clone())).unwrap_or_default();
+        let source = if source.contains("://") {
+            source
         } else {
-            let folder = absolute(self.source.into())?;
+            let folder = absolute(source.into())?;
             folder
                 .to_str()
                 .map(str::to_owned)
@@ -60,11 +66,11 @@ impl Start {
         };
         let order = Order {
             source,
-            destination: absolute(self.destination)?,
-            client_id: self.client_id,
-            channel: self.channel,
+            destination: absolute(destination)?,
+            client_id: self.client_id.or(profile.as_ref().map(|profile| profile.client_id.clone())),
+            channel: self.channel.or(profile.map(|profile| profile.channel)).unwrap_or_else(|| "stable".into()),
             unsigned: self.unsigned,
-            limit_rate: self.limit_rate,
+            limit_rate: super::system::limits(self.limit_rate)?.bytes_per_second,
             keep: self.keep,
         };
         let client = Client::start()?;

@@ -1,5 +1,9 @@
 //! The command line: one file per group of commands. Only what works stands here; anything else is refused.
 
+pub mod config;
+mod output;
+pub mod portal;
+pub mod profile;
 mod bar;
 pub mod jobs;
 pub mod sync;
@@ -30,11 +34,17 @@ pub enum Task {
     /// Chunks, indexes, stores and archives as casync and desync write them; installing and following a build.
     #[command(subcommand, after_help = EXIT_CODES)]
     Sync(sync::Sync),
-    /// The installation that follows a channel.
+    /// The settings, key by key.
     #[command(subcommand, after_help = EXIT_CODES)]
+    Config(config::Config),
+    /// Profiles: which builds are followed, from where, to where.
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Profile(profile::Profiles),
+    /// The game client: launched, kept, closed.
+    Portal(portal::PortalArgs),
+    /// The installation that follows a channel.
     System(system::System),
     /// Versions of a build.
-    #[command(subcommand, after_help = EXIT_CODES)]
     Version(version::Version),
 }
 
@@ -44,6 +54,9 @@ impl Cli {
         let json = self.json;
         match self.task {
             Task::Sync(task) => task.run(json),
+            Task::Config(task) => task.run(json),
+            Task::Profile(task) => task.run(json),
+            Task::Portal(task) => task.run(json),
             Task::System(task) => task.run(json),
             Task::Version(task) => task.run(json),
         }

@@ -12,6 +12,7 @@ pub use job::{Job, Order, Status};
 pub(crate) use server::serve;
 
 use crate::error::{Exit, TaskError, shown};
+use crate::settings::{self, Purpose};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -34,14 +35,9 @@ pub(crate) struct Reach {
     pub pid: u32,
 }
 
-/// Where the daemon's files are: `VSEKAI_STATE`, else `XDG_STATE_HOME/vsekai`, else `~/.local/state/vsekai`. Only its user may look in.
+/// Where the daemon's files are. Only its user may look in.
 pub(crate) fn state_folder() -> Result<PathBuf, TaskError> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let folder = set("VSEKAI_STATE")
-        .or_else(|| set("XDG_STATE_HOME").map(|state| state.join("vsekai")))
-        .or_else(|| set("HOME").map(|home| home.join(".local/state/vsekai")));
-    let folder = folder
-        .ok_or_else(|| TaskError::new(Exit::Usage, "no folder for the daemon's files: set HOME or VSEKAI_STATE"))?;
+    let folder = settings::folder(Purpose::State)?.join("daemon");
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
     made.map_err(|source| TaskError::unwritable(&folder, source))?;
     Ok(folder)
