@@ -15,6 +15,7 @@
 //! - `whole`: small files that are there whole or not at all.
 //! - [`offers`]: where the catalogue comes from; `files`: files replaced as a whole.
 //! - [`manifest`], `pack`, `delta`: the native formats; [`publish`]: from a build to a repository.
+//! - `daemon`: jobs in the background.
 //! - [`install`]: the installation that follows a channel.
 //! - [`error`]: failures and their exit codes.
 
@@ -25,6 +26,7 @@ mod catar;
 pub mod chunk_server;
 mod chunker;
 pub mod cli;
+mod daemon;
 mod delta;
 mod digest;
 pub mod error;

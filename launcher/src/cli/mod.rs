@@ -9,6 +9,7 @@ pub mod portal;
 pub mod profile;
 mod bar;
 pub mod serve;
+pub mod jobs;
 pub mod sync;
 pub mod system;
 pub mod version;
