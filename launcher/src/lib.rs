@@ -10,18 +10,30 @@
 //! - [`log`]: the launcher's own log.
 //! - [`serve`]: the update service.
 //! - [`trust`]: signed metadata: what the studio has signed, newest first.
+//! - `upload`: a studio's side of the service.
 //! - `whole`: small files that are there whole or not at all.
+//! - [`offers`]: where the catalogue comes from; `files`: files replaced as a whole.
+//! - [`manifest`], `pack`, `delta`: the native formats; [`publish`]: from a build to a repository.
+//! - [`install`]: the installation that follows a channel.
 //! - [`error`]: failures and their exit codes.
 
 pub mod auth;
 mod caibx;
 pub mod cli;
+mod delta;
 pub mod error;
 pub mod fetch;
+mod files;
+pub mod install;
 pub mod log;
+pub mod manifest;
+pub mod offers;
+mod pack;
+pub mod publish;
 pub mod release;
 pub mod serve;
 pub mod settings;
 mod sync;
 pub mod trust;
+mod upload;
 mod whole;
