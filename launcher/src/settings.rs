@@ -142,7 +142,13 @@ pub fn profile(name: Option<&str>) -> Result<Profile, TaskError> {
 /// Where trust in the profile's repository is remembered: the pinned root and the newest metadata seen. The same for all
 /// profiles of the same repository and build, so that switching channels cannot roll back.
 pub fn trust_folder(profile: &Profile) -> Result<PathBuf, TaskError> {
-    let of = blake3::hash(profile.repository.trim_end_matches('/').as_bytes()).to_hex();
+    let mut repository = profile.repository.clone();
+    if !repository.contains("://") {
+        let folder =
+            std::path::absolute(&repository).map_err(|error| TaskError::unreadable(repository.as_ref(), error))?;
+        repository = folder.display().to_string();
+    }
+    let of = blake3::hash(repository.trim_end_matches('/').as_bytes()).to_hex();
     Ok(folder(Purpose::State)?.join("trust").join(format!("{}-{}", profile.client_id, &of[..16])))
 }
 
