@@ -14,6 +14,7 @@ pub mod shard_crash;
 pub mod store_model;
 pub mod store_outage;
 pub mod supervise;
+pub mod update_crash;
 
 /// A proof by name: what it shows, and how to run it. The text it returns are its figures.
 #[derive(Debug, Clone, Copy)]
@@ -97,6 +98,11 @@ pub const PROOFS: &[Proof] = &[
         name: "readopt",
         shows: "kill -9 of the supervisor touches no child: same process, no line lost, found again within a second",
         run: readopt::run,
+    },
+    Proof {
+        name: "update-crash",
+        shows: "kill -9 at any moment of an update, rollback or repair leaves a whole version that starts, and going on finishes",
+        run: update_crash::run,
     },
 ];
 
