@@ -1,5 +1,6 @@
 //! The long proofs, each with a short form that CI runs. `cargo xtask prove NAME [--short]`.
 
+pub mod commands;
 pub mod connect;
 pub mod determinism;
 pub mod disk_faults;
