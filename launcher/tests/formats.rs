@@ -88,7 +88,9 @@ fn noise(length: usize, seed: u64) -> Vec<u8> {
 
 #[test]
 fn what_is_made_is_extracted_with_names_that_are_left_out() {
-    for options in ["", " --chunker buzhash", " --digest sha256", " --chunk_size 1:4:16", " --chunk-size 64b:256b:1024b"] {
+    for options in
+        ["", " --chunker buzhash", " --digest sha256", " --chunk_size 1:4:16", " --chunk-size 64b:256b:1024b"]
+    {
         let folder = Folder::new();
         let blob = noise(700_001, 1);
         folder.write("game.bin", &blob);
@@ -195,7 +197,10 @@ fn pruning_keeps_what_lives_and_refuses_to_guess() {
     assert!(young["young_count"].as_u64().unwrap() > 0);
     let dry = folder.done("sync prune --store s --index a.caibx --grace 0 --dry-run");
     assert!(dry["removed_count"].as_u64().unwrap() > 0 && folder.chunks("s").len() > kept.len());
-    folder.write(&format!("s/{}/.tmp-cacnk-1-1", kept[0].parent().unwrap().file_name().unwrap().to_str().unwrap()), b"left");
+    folder.write(
+        &format!("s/{}/.tmp-cacnk-1-1", kept[0].parent().unwrap().file_name().unwrap().to_str().unwrap()),
+        b"left",
+    );
     folder.done("sync prune --store s --grace 0s");
     assert_eq!(folder.chunks("s"), kept);
     // A damaged index keeps everything; no index at all is no wish to remove everything.
@@ -260,7 +265,12 @@ fn wrong_command_lines_are_usage_errors_and_missing_files_are_not() {
     ] {
         folder.fails(arguments, 2);
     }
-    for arguments in ["sync make --blob missing", "sync extract --index missing.caibx", "sync verify --store missing", "sync untar --catar a.catar"] {
+    for arguments in [
+        "sync make --blob missing",
+        "sync extract --index missing.caibx",
+        "sync verify --store missing",
+        "sync untar --catar a.catar",
+    ] {
         folder.fails(arguments, 3);
     }
     assert_eq!(folder.names("."), ["blob"]);
@@ -275,7 +285,9 @@ struct Server {
 impl Server {
     fn start(folder: &Folder, options: &str, authorization: Option<&str>) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vsekai"));
-        command.args(format!("--json sync serve --listen 127.0.0.1:0 {options}").split(' ')).current_dir(folder.0.path());
+        command
+            .args(format!("--json sync serve --listen 127.0.0.1:0 {options}").split(' '))
+            .current_dir(folder.0.path());
         match authorization {
             Some(value) => command.env("VSEKAI_AUTHORIZATION", value),
             None => command.env_remove("VSEKAI_AUTHORIZATION"),
@@ -287,7 +299,13 @@ impl Server {
         Self { child, url: listening["listening"].as_str().unwrap().to_owned() }
     }
 
-    fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> (u16, ureq::http::HeaderMap, Vec<u8>) {
+    fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> (u16, ureq::http::HeaderMap, Vec<u8>) {
         let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
         let mut request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.url));
         for (name, value) in headers {
@@ -325,9 +343,14 @@ fn the_server_answers_as_the_protocol_says() {
     let tag = headers["etag"].to_str().unwrap();
     assert_eq!(server.request("GET", &path, &[("if-none-match", tag)], b"").0, 304);
     let (status, headers, body) = server.request("HEAD", &path, &[], b"");
-    assert_eq!((status, body.len(), headers["content-length"].to_str().unwrap()), (200, 0, bytes.len().to_string().as_str()));
+    assert_eq!(
+        (status, body.len(), headers["content-length"].to_str().unwrap()),
+        (200, 0, bytes.len().to_string().as_str())
+    );
     let missing = format!("/0000/{}.cacnk", "0".repeat(64));
-    for path in [&missing, "/nothing.caibx", "/blob", "/a/b/c", "/..%2fblob.caibx", "/.caibx", &path.replace(".cacnk", "")] {
+    for path in
+        [&missing, "/nothing.caibx", "/blob", "/a/b/c", "/..%2fblob.caibx", "/.caibx", &path.replace(".cacnk", "")]
+    {
         assert_eq!(server.request("GET", path, &[], b"").0, 404, "{path}");
     }
     let (status, headers, body) = server.request("GET", "/blob.caibx", &[], b"");
@@ -370,8 +393,14 @@ fn uploads_are_checked_and_need_the_key() {
     // The whole way by our own client.
     let url = &server.url;
     let key = "--authorization=Bearer:key";
-    assert_eq!(folder.run(&format!("sync make --blob blob --index {url}/b.caibx --store {url}")).status.code(), Some(8));
-    assert_eq!(folder.run(&format!("sync make --blob blob --index {url}/b.caibx --store {url} {key}")).status.code(), Some(8));
+    assert_eq!(
+        folder.run(&format!("sync make --blob blob --index {url}/b.caibx --store {url}")).status.code(),
+        Some(8)
+    );
+    assert_eq!(
+        folder.run(&format!("sync make --blob blob --index {url}/b.caibx --store {url} {key}")).status.code(),
+        Some(8)
+    );
     let with_key = |arguments: String| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vsekai"));
         command.args(arguments.split(' ')).env("VSEKAI_AUTHORIZATION", "Bearer key").current_dir(folder.0.path());
@@ -392,6 +421,7 @@ fn a_server_that_is_not_there_is_a_network_failure() {
     folder.done("sync make --blob blob --store s");
     // A port that was free a moment ago.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let said = folder.fails(&format!("sync extract --index blob.caibx --store http://127.0.0.1:{port} --output out"), 6);
+    let said =
+        folder.fails(&format!("sync extract --index blob.caibx --store http://127.0.0.1:{port} --output out"), 6);
     assert!(said.contains("4 attempts"), "{said}");
 }
