@@ -12,6 +12,7 @@
 //! - [`log`]: the launcher's own log.
 //! - [`serve`]: the update service.
 //! - [`trust`]: signed metadata: what the studio has signed, newest first.
+//! - `upload`: a studio's side of the service.
 //! - `whole`: small files that are there whole or not at all.
 //! - [`offers`]: where the catalogue comes from; `files`: files replaced as a whole.
 //! - [`manifest`], `pack`, `delta`: the native formats; [`publish`]: from a build to a repository.
@@ -44,4 +45,5 @@ pub mod serve;
 pub mod settings;
 mod sync;
 pub mod trust;
+mod upload;
 mod whole;
