@@ -121,7 +121,8 @@ mod tests {
 
     #[test]
     fn the_same_seed_is_the_same_build_and_the_next_version_grows_by_its_insertions() {
-        let folders = [tempfile::tempdir(), tempfile::tempdir(), tempfile::tempdir()].map(|folder| folder.expect("a folder"));
+        let folders =
+            [tempfile::tempdir(), tempfile::tempdir(), tempfile::tempdir()].map(|folder| folder.expect("a folder"));
         let build = |folder: &tempfile::TempDir, seed| Build::generate(folder.path(), 0.002, seed).expect("written");
         let (one, other, another) = (build(&folders[0], 1), build(&folders[1], 1), build(&folders[2], 2));
         let size = |folder: &Path| -> u64 {

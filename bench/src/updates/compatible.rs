@@ -39,7 +39,10 @@ impl Tools {
                     }
                 }
             }
-            ensure!(counts[0] == counts[1] && pieces[0][..counts[0]] == pieces[1][..counts[1]], "{one} and {other} differ");
+            ensure!(
+                counts[0] == counts[1] && pieces[0][..counts[0]] == pieces[1][..counts[1]],
+                "{one} and {other} differ"
+            );
             if counts[0] == 0 {
                 return Ok(());
             }
@@ -48,14 +51,19 @@ impl Tools {
 
     fn remove(&self, name: &str) -> Result<()> {
         let path = self.folder.join(name);
-        if path.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
+        if path.is_dir() {
+            fs::remove_dir_all(path)?
+        } else {
+            fs::remove_file(path)?
+        }
         Ok(())
     }
 }
 
 /// One line of the table: what was done, by whom, at which cost.
 fn line(what: &str, who: &str, cost: Cost, desync: Option<Cost>, extra: &str) {
-    let ratio = desync.map_or(String::new(), |desync| format!("{:.2} ×", cost.cpu_seconds / desync.cpu_seconds.max(0.01)));
+    let ratio =
+        desync.map_or(String::new(), |desync| format!("{:.2} ×", cost.cpu_seconds / desync.cpu_seconds.max(0.01)));
     println!(
         "| {what} | {who} | {:.2} | {ratio} | {:.1} | {:.0} | {extra} |",
         cost.cpu_seconds,
@@ -79,7 +87,10 @@ pub fn run(folder: &Path) -> Result<()> {
         desync: desync.program("desync")?,
         folder: folder.to_owned(),
     };
-    println!("desync {}, casync 2 (Debian 12); digest SHA-512/256, chunks 16:64:256 KiB, zstd. CPU-s beside desync's.\n", desync.version);
+    println!(
+        "desync {}, casync 2 (Debian 12); digest SHA-512/256, chunks 16:64:256 KiB, zstd. CPU-s beside desync's.\n",
+        desync.version
+    );
     println!("| task | tool | CPU-s | of desync's | s | peak MiB | |\n|---|---|---|---|---|---|---|");
     for version in ["v1", "v2"] {
         tools.run(&tools.vsekai, &format!("sync tar --catar {version}.catar --source {version}"))?;
@@ -93,10 +104,12 @@ pub fn run(folder: &Path) -> Result<()> {
     line("make v1", "casync", tools.run(&tools.casync, "make --store=store-c c1.caibx v1.catar")?, Some(theirs), "");
     let ours = tools.run(&tools.vsekai, "sync make --blob v1.catar --index f1.caibx --store store-f")?;
     line("make v1", "vsekai", ours, Some(theirs), "fastcdc");
-    let ours = tools.run(&tools.vsekai, "sync make --blob v1.catar --index b1.caibx --store store-b --chunker buzhash")?;
+    let ours =
+        tools.run(&tools.vsekai, "sync make --blob v1.catar --index b1.caibx --store store-b --chunker buzhash")?;
     line("make v1", "vsekai", ours, Some(theirs), "buzhash");
     tools.remove("store-b")?;
-    let ours = tools.run(&tools.vsekai, "sync make --blob v1.catar --index s1.caibx --store store-s --digest sha256")?;
+    let ours =
+        tools.run(&tools.vsekai, "sync make --blob v1.catar --index s1.caibx --store store-s --digest sha256")?;
     line("make v1", "vsekai", ours, Some(theirs), "fastcdc, SHA-256");
     tools.remove("store-s")?;
 
@@ -126,7 +139,8 @@ pub fn run(folder: &Path) -> Result<()> {
     line("v1 → v2 with v1 as seed", "desync", theirs, None, "");
     tools.remove("out")?;
     fs::rename(folder.join("d1"), folder.join("f1"))?;
-    let ours = tools.run(&tools.vsekai, "sync extract --index f2.caibx --store store-f --seed f1.caibx --output out")?;
+    let ours =
+        tools.run(&tools.vsekai, "sync extract --index f2.caibx --store store-f --seed f1.caibx --output out")?;
     line("v1 → v2 with v1 as seed", "vsekai", ours, Some(theirs), "");
     tools.same("out", "v2.catar")?;
     tools.remove("out")?;
@@ -142,7 +156,8 @@ pub fn run(folder: &Path) -> Result<()> {
     if let Some((cost, speed)) = theirs {
         line("read through FUSE", "desync", cost, None, &format!("{speed:.0} MB/s"));
     }
-    let (cost, speed) = mounted(&tools, &tools.vsekai, "sync mount-index --index f1.caibx --store store-f --mountpoint mount")?;
+    let (cost, speed) =
+        mounted(&tools, &tools.vsekai, "sync mount-index --index f1.caibx --store store-f --mountpoint mount")?;
     line("read through FUSE", "vsekai", cost, theirs.map(|(cost, _)| cost), &format!("{speed:.0} MB/s"));
     Ok(())
 }

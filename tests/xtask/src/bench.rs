@@ -89,7 +89,18 @@ pub fn run(name: Option<&str>, list: bool, dry_run: bool) -> Result<()> {
         let names: Vec<&str> = BENCHES.iter().map(|bench| bench.name).collect();
         bail!("there is no measurement `{name}`; there are {}", names.join(", "));
     };
-    run::cargo(&["build", "--quiet", "--release", "--locked", "-p", "vsekai-shard", "-p", "vsekai", "-p", "vsekai-bench"])?;
+    run::cargo(&[
+        "build",
+        "--quiet",
+        "--release",
+        "--locked",
+        "-p",
+        "vsekai-shard",
+        "-p",
+        "vsekai",
+        "-p",
+        "vsekai-bench",
+    ])?;
     let mut entry =
         format!("\n### {} · {}\n\n`cargo xtask bench {}`: {}.\n", bench.name, today()?, bench.name, bench.what);
     let _ = writeln!(entry, "Machine: {}; commit {}.", machine(), commit());
