@@ -1,11 +1,11 @@
 //! The command line: one file per group of commands. Only what works stands here; anything else is refused.
 
+mod bar;
 pub mod config;
+pub mod jobs;
 mod output;
 pub mod portal;
 pub mod profile;
-mod bar;
-pub mod jobs;
 pub mod sync;
 pub mod system;
 pub mod version;
@@ -43,8 +43,10 @@ pub enum Task {
     /// The game client: launched, kept, closed.
     Portal(portal::PortalArgs),
     /// The installation that follows a channel.
+    #[command(subcommand, after_help = EXIT_CODES)]
     System(system::System),
     /// Versions of a build.
+    #[command(subcommand, after_help = EXIT_CODES)]
     Version(version::Version),
 }
 
