@@ -130,10 +130,6 @@ impl LocalStore {
         Self { root: root.to_owned(), temporary: AtomicU64::new(0) }
     }
 
-    pub fn root(&self) -> &Path {
-        &self.root
-    }
-
     /// Where the chunk is or would be.
     pub fn path(&self, id: &Id) -> PathBuf {
         let name = hex(id);

@@ -209,7 +209,9 @@ async fn write_index(
         shared.store.sync().map_err(|_| Refusal::Failed)?;
         let write = || -> std::io::Result<()> {
             let folder = path.parent().expect("it was joined");
-            let mut file = tempfile::NamedTempFile::new_in(folder)?;
+            let mut file = tempfile::Builder::new()
+                .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
+                .tempfile_in(folder)?;
             file.write_all(&bytes)?;
             file.as_file().sync_all()?;
             file.persist(&path)?;

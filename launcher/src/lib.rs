@@ -1,5 +1,6 @@
 //! The launcher and its update service, as a library for the `vsekai` command and for tests.
 //!
+//! - [`auth`]: logging in, and what a token allows.
 //! - [`cli`]: the command line, one file per group of commands.
 //! - `sync`: the tasks of `vsekai sync`.
 //! - `portal`: the game client, launched and kept.
@@ -8,6 +9,10 @@
 //! - [`release`]: what a repository offers: releases and channels.
 //! - [`fetch`]: where a repository's files come from.
 //! - [`settings`]: profiles: which build, from where, to where; how the launcher behaves.
+//! - [`log`]: the launcher's own log.
+//! - [`serve`]: the update service.
+//! - [`trust`]: signed metadata: what the studio has signed, newest first.
+//! - `upload`: a studio's side of the service.
 //! - `whole`: small files that are there whole or not at all.
 //! - [`offers`]: where the catalogue comes from; `files`: files replaced as a whole.
 //! - [`manifest`], `pack`, `delta`: the native formats; [`publish`]: from a build to a repository.
@@ -15,6 +20,7 @@
 //! - [`install`]: the installation that follows a channel.
 //! - [`error`]: failures and their exit codes.
 
+pub mod auth;
 mod caibx;
 mod castr;
 mod catar;
@@ -28,12 +34,16 @@ pub mod error;
 pub mod fetch;
 mod files;
 pub mod install;
+pub mod log;
 pub mod manifest;
 pub mod offers;
 mod pack;
 mod portal;
 pub mod publish;
 pub mod release;
+pub mod serve;
 pub mod settings;
 mod sync;
+pub mod trust;
+mod upload;
 mod whole;

@@ -112,11 +112,6 @@ impl<R: Read> Decoder<R> {
         &mut self.source
     }
 
-    /// How deep in folders the next event is; 0 for the root.
-    pub fn depth(&self) -> usize {
-        self.open.len()
-    }
-
     /// The next step; `None` at the end, which has then been checked.
     pub fn next_event(&mut self) -> Result<Option<Event>, CatarError> {
         self.pass_over_payload()?;
@@ -125,8 +120,8 @@ impl<R: Read> Decoder<R> {
                 return self.end().map(|()| None);
             }
             self.begun = true;
-            let (size, kind) = self.header()?;
-            let event = self.archive(Vec::new(), size, kind, 0)?;
+            let (at, size, kind) = self.header()?;
+            let event = self.archive(Vec::new(), size, kind, at)?;
             return match event {
                 Event::Enter { .. } => Ok(Some(event)),
                 Event::File { meta, .. } | Event::Link { meta, .. } | Event::Special { meta, .. } => {
@@ -135,14 +130,12 @@ impl<R: Read> Decoder<R> {
                 Event::Leave => unreachable!("an archive begins"),
             };
         }
-        let begin = self.position;
-        let (size, kind) = self.header()?;
+        let (begin, size, kind) = self.header()?;
         match kind {
             FILENAME => {
                 let name = self.text("a name", size, NAME_MAX)?;
                 self.take_name(&name, begin)?;
-                let (size, kind) = self.header()?;
-                let at = self.position - HEADER_SIZE;
+                let (at, size, kind) = self.header()?;
                 self.archive(name, size, kind, at).map(Some)
             }
             GOODBYE => self.goodbye(begin, size).map(|()| Some(Event::Leave)),
@@ -254,8 +247,7 @@ impl<R: Read> Decoder<R> {
     /// The next element that is not passed over.
     fn content_header(&mut self) -> Result<(u64, u64, u64), CatarError> {
         loop {
-            let at = self.position;
-            let (size, kind) = self.header()?;
+            let (at, size, kind) = self.header()?;
             if !PASSED_OVER.contains(&kind) {
                 return Ok((at, size, kind));
             }
@@ -294,7 +286,8 @@ impl<R: Read> Decoder<R> {
         Ok(())
     }
 
-    fn header(&mut self) -> Result<(u64, u64), CatarError> {
+    /// Where the next element begins, its size, at least 16, and its type.
+    fn header(&mut self) -> Result<(u64, u64, u64), CatarError> {
         let at = self.position;
         let [size, kind] = self.words()?;
         if size < HEADER_SIZE {
@@ -305,7 +298,7 @@ impl<R: Read> Decoder<R> {
             self.pass_over(at, size)?;
             return self.header();
         }
-        Ok((size, kind))
+        Ok((at, size, kind))
     }
 
     fn text(&mut self, element: &'static str, size: u64, max: usize) -> Result<Vec<u8>, CatarError> {

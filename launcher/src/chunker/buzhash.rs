@@ -11,6 +11,7 @@ const WINDOW: usize = 48;
 pub struct Buzhash {
     min: usize,
     max: usize,
+    fixed: bool,
     /// A cut is after the byte where the hash leaves `discriminator - 1` when divided by it.
     discriminator: u32,
     /// 2⁶⁴ / discriminator, rounded up.
@@ -21,10 +22,12 @@ impl Buzhash {
     /// `sizes` as [`super::Chunker::new`] checks them: min at least the window, average at most 4 MiB.
     pub fn new(sizes: ChunkSizes) -> Self {
         let avg = sizes.avg as f64;
-        // casync's own fit of the average that comes out to the discriminator that goes in.
+        // casync's own fit of the average that comes out to the discriminator that goes in, kept within the sizes.
         let discriminator = (avg / (-1.428_888_52e-7 * avg + 1.332_375_15)) as u32;
+        let bound = |size: usize| u32::try_from(size).expect("at most 128 MiB");
+        let discriminator = discriminator.clamp(bound(sizes.min), bound(sizes.max));
         let reciprocal = (u64::MAX / u64::from(discriminator)).wrapping_add(1);
-        Self { min: sizes.min, max: sizes.max, discriminator, reciprocal }
+        Self { min: sizes.min, max: sizes.max, fixed: sizes.min == sizes.max, discriminator, reciprocal }
     }
 
     #[cfg(test)]
@@ -35,7 +38,8 @@ impl Buzhash {
     /// Bytes of the first chunk of `bytes`, which are the rest of the input, or at least max.
     pub fn cut(&self, bytes: &[u8]) -> usize {
         let bytes = &bytes[..bytes.len().min(self.max)];
-        if bytes.len() <= self.min {
+        // Sizes that are all the same are kept without looking at the content, by casync as well.
+        if bytes.len() <= self.min || self.fixed {
             return bytes.len();
         }
         let mut hash: u32 = 0;

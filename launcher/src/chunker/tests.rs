@@ -83,7 +83,9 @@ fn fastcdc_cuts_as_it_always_did() {
     assert_eq!(ends(&chunker, &blob), FASTCDC_ENDS);
 }
 
-const FASTCDC_ENDS: [usize; 1] = [0];
+const FASTCDC_ENDS: [usize; 14] = [
+    31_171, 69_978, 198_478, 277_996, 437_005, 482_872, 561_066, 590_547, 614_333, 679_044, 792_243, 911_791, 987_738, 1_000_003,
+];
 
 #[test]
 fn nothing_and_too_little_are_not_cut() {

@@ -1,11 +1,16 @@
 //! The command line: one file per group of commands. Only what works stands here; anything else is refused.
 
+pub mod auth;
 mod bar;
 pub mod config;
-pub mod jobs;
+pub mod keys;
+pub mod log;
 mod output;
 pub mod portal;
 pub mod profile;
+pub mod release;
+pub mod serve;
+pub mod jobs;
 pub mod sync;
 pub mod system;
 pub mod version;
@@ -34,9 +39,21 @@ pub enum Task {
     /// Chunks, indexes, stores and archives as casync and desync write them; installing and following a build.
     #[command(subcommand, after_help = EXIT_CODES)]
     Sync(sync::Sync),
+    /// Logging in at the provider that the update service believes.
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Auth(auth::Auth),
     /// The settings, key by key.
     #[command(subcommand, after_help = EXIT_CODES)]
     Config(config::Config),
+    /// A studio's signing keys.
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Keys(keys::Keys),
+    /// The update service: serves a repository, and takes uploads.
+    #[command(after_help = EXIT_CODES)]
+    Serve(Box<serve::Serve>),
+    /// What the launcher has done, and what failed.
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Log(log::Log),
     /// Profiles: which builds are followed, from where, to where.
     #[command(subcommand, after_help = EXIT_CODES)]
     Profile(profile::Profiles),
@@ -50,13 +67,26 @@ pub enum Task {
     Version(version::Version),
 }
 
+impl Task {
+    /// Group and command, for the log: never an argument, which may be secret.
+    pub fn name(&self) -> String {
+        let debug = format!("{self:?}");
+        let words = debug.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+        words.take(2).collect::<Vec<_>>().join(" ").to_lowercase()
+    }
+}
+
 impl Cli {
     /// Does what was asked.
     pub fn run(self) -> Result<(), TaskError> {
         let json = self.json;
         match self.task {
             Task::Sync(task) => task.run(json),
+            Task::Auth(task) => task.run(json),
             Task::Config(task) => task.run(json),
+            Task::Keys(task) => task.run(json),
+            Task::Serve(task) => task.run(json),
+            Task::Log(task) => task.run(json),
             Task::Profile(task) => task.run(json),
             Task::Portal(task) => task.run(json),
             Task::System(task) => task.run(json),

@@ -5,6 +5,8 @@ use crate::error::{Exit, TaskError, one_line, shown};
 use crate::fetch::{self, Limits};
 use crate::install::{self, Follow, Installation, Links, Look, Progress};
 use crate::offers::{Offers, Unsigned};
+use crate::settings::trust_folder;
+use crate::trust::Signed;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -302,9 +304,9 @@ fn do_order(order: &Order, progress: &Progress) -> Result<Option<String>, TaskEr
 /// The catalogue's source for an address.
 pub(crate) fn offers(repository: &str, client_id: &str, unsigned: bool) -> Result<Box<dyn Offers>, TaskError> {
     if !unsigned {
-        let what =
-            "signed catalogues are not read by this build of vsekai; --unsigned takes a folder's catalogue as it is";
-        return Err(TaskError::new(Exit::Untrusted, what));
+        let fetch = fetch::open(repository, Limits::default())?;
+        let state = trust_folder(repository, client_id)?;
+        return Ok(Box::new(Signed { fetch, state, client_id: client_id.into() }));
     }
     if repository.contains("://") {
         let what = format!("{repository}: a catalogue from the network must be signed; --unsigned is for folders");

@@ -216,7 +216,9 @@ impl Portal {
                 while self.is_kept()? {
                     // The keeper kills when the grace time is over that it was launched with; this one may be shorter.
                     if begun.elapsed() >= grace {
-                        killed |= marked(&run.id).into_iter().fold(false, |any, game| game.signal(Signal::KILL) || any);
+                        for game in marked(&run.id) {
+                            killed |= game.signal(Signal::KILL);
+                        }
                     }
                     if begun.elapsed() >= grace + KEEPER_STOP_MAX {
                         return Err(TaskError::new(

@@ -156,10 +156,6 @@ impl Appearing {
         self.file.as_file()
     }
 
-    pub fn target(&self) -> &Path {
-        &self.target
-    }
-
     /// Flushes it to the disk, gives it its name, and flushes that.
     pub fn appear(self) -> Result<(), TaskError> {
         let Self { file, target } = self;

@@ -204,7 +204,7 @@ fn verify_index(index: &Index, stores: &[crate::castr::Store]) -> Result<Printed
         }
         // The same chunk twice is checked once, as long as that does not cost much memory.
         let mut seen = HashSet::new();
-        let mut send = || {
+        let mut send = || -> Result<(), TaskError> {
             while let Some(chunk) = reader.next_chunk().map_err(bad)? {
                 let unreachable = network.lock().unwrap_or_else(PoisonError::into_inner).is_some();
                 if unreachable {
