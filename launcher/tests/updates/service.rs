@@ -1,9 +1,8 @@
 //! The update service, attacked and interrupted: what it takes, what it refuses, and what is left of it after a kill.
 
-mod support;
 
 use std::fs;
-use support::{Home, Served, served};
+use crate::support::{Home, Served, served};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 const OTHER: &str = "fedcba9876543210fedcba9876543210";

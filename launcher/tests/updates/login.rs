@@ -1,13 +1,12 @@
 //! Logging in at a real provider (npm `oidc-provider`), by redirect and by device, and what the update service makes of its tokens.
 
-mod support;
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Once;
-use support::{Home, Served, served};
+use crate::support::{Home, Served, served};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/login")
@@ -137,7 +136,7 @@ fn tokens_that_only_the_provider_can_read_are_asked_for() {
     command
         .args(["--issuer", &provider.1, "--introspection_client", "service"])
         .env("VSEKAI_INTROSPECTION_SECRET", "service_secret");
-    let service = support::serving(&home, command);
+    let service = crate::support::serving(&home, command);
     let token = log_in(&home, &provider, "openid offline_access release:write");
     assert_eq!(token.split('.').count(), 1, "{token}");
     assert_eq!((begin(&service, &token), begin(&service, &token[1..])), (201, 401));
