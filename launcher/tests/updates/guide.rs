@@ -1,11 +1,10 @@
 //! The studio's guide, run: every command in `docs/updates-guide.md` with the real program, and the effect of each step looked at.
 
-
+use crate::support::{Home, served};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
-use crate::support::{Home, served};
 
 /// The guide's `sh` blocks, each with the heading that it stands under.
 fn blocks(guide: &str) -> Vec<(String, String)> {
@@ -136,9 +135,9 @@ fn the_guide_works_as_it_stands() {
         }
         steps.push(heading);
     }
-    assert_eq!(steps.len(), 10, "{steps:?}");
+    assert_eq!(steps.len(), 11, "{steps:?}");
     let page = service.as_ref().unwrap().get("/");
     assert!(page.contains("versions.js"), "{page}");
     let metrics = service.as_ref().unwrap().get("/metrics");
-    assert!(metrics.contains("vsekai_service_publishes_total 6\n"), "{metrics}");
+    assert!(metrics.contains("vsekai_service_publishes_total 7\n"), "{metrics}");
 }

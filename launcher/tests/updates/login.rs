@@ -1,19 +1,22 @@
 //! Logging in at a real provider (npm `oidc-provider`), by redirect and by device, and what the update service makes of its tokens.
 
-
+use crate::support::{Home, Served, served};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Once;
-use crate::support::{Home, Served, served};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/login")
 }
 
 /// The provider's process; it ends with this.
-struct Provider(Child, String);
+struct Provider {
+    process: Child,
+    address: String,
+    _output: BufReader<ChildStdout>,
+}
 
 impl Provider {
     fn start(format: &str) -> Self {
@@ -32,16 +35,18 @@ impl Provider {
         command.args(["provider.mjs", format]).current_dir(folder()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().expect("this test needs node: install Node.js");
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        // Kept: the provider ends when it has something to say and nobody listens.
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        output.read_line(&mut line).unwrap();
         assert!(line.starts_with("http://127.0.0.1:"), "the provider does not start: {line:?}");
-        Self(child, line.trim().to_owned())
+        Self { process: child, address: line.trim().to_owned(), _output: output }
     }
 }
 
 impl Drop for Provider {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
@@ -49,7 +54,7 @@ impl Drop for Provider {
 fn log_in(home: &Home, provider: &Provider, scope: &str) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vsekai"));
     command.args(["auth", "login", "--client_id", "your_client_id", "--client_secret", "your_client_secret"]);
-    command.args(["--redirect_uri", "http://127.0.0.1/callback", "--scope", scope, "--issuer", &provider.1]);
+    command.args(["--redirect_uri", "http://127.0.0.1/callback", "--scope", scope, "--issuer", &provider.address]);
     let output = home.environment(&mut command).env("BROWSER", folder().join("user.mjs")).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     home.succeeds(&["auth", "token"]).trim().to_owned()
@@ -85,7 +90,7 @@ fn redirect_refresh_and_logout() {
 fn a_device_is_allowed_elsewhere() {
     let (home, provider) = (Home::new(), Provider::start("jwt"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_vsekai"));
-    command.args(["--json", "auth", "login", "--client-id", "launcher", "--device", "--issuer", &provider.1]);
+    command.args(["--json", "auth", "login", "--client-id", "launcher", "--device", "--issuer", &provider.address]);
     let mut login = home.environment(&mut command).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(login.stdout.take().unwrap()).lines();
     let told: serde_json::Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
@@ -112,7 +117,7 @@ fn the_service_takes_tokens_of_the_right_provider_audience_and_scope_only() {
     let (home, provider) = (Home::new(), Provider::start("jwt"));
     home.succeeds(&["keys", "generate", "--keys", "keys", "--repository", "srv"]);
     let serve = |home: &Home, audience: &str| {
-        served(home, &["--repository", "srv", "--store", "mem:", "--issuer", &provider.1, "--audience", audience])
+        served(home, &["--repository", "srv", "--store", "mem:", "--issuer", &provider.address, "--audience", audience])
     };
     let service = serve(&home, "urn:vsekai:updates");
     let token = log_in(&home, &provider, "openid offline_access release:write");
@@ -134,7 +139,7 @@ fn tokens_that_only_the_provider_can_read_are_asked_for() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vsekai"));
     command.args(["--json", "serve", "--listen", "127.0.0.1:0", "--repository", "srv", "--store", "mem:"]);
     command
-        .args(["--issuer", &provider.1, "--introspection_client", "service"])
+        .args(["--issuer", &provider.address, "--introspection_client", "service"])
         .env("VSEKAI_INTROSPECTION_SECRET", "service_secret");
     let service = crate::support::serving(&home, command);
     let token = log_in(&home, &provider, "openid offline_access release:write");

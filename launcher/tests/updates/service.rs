@@ -1,8 +1,7 @@
 //! The update service, attacked and interrupted: what it takes, what it refuses, and what is left of it after a kill.
 
-
-use std::fs;
 use crate::support::{Home, Served, served};
+use std::fs;
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 const OTHER: &str = "fedcba9876543210fedcba9876543210";
