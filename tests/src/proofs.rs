@@ -6,6 +6,7 @@ pub mod disk_faults;
 pub mod fencing;
 pub mod hostile_clients;
 pub mod hostile_updates;
+pub mod interop;
 pub mod kill;
 pub mod planted;
 pub mod readopt;
@@ -14,6 +15,7 @@ pub mod shard_crash;
 pub mod store_model;
 pub mod store_outage;
 pub mod supervise;
+pub mod update_crash;
 
 /// A proof by name: what it shows, and how to run it. The text it returns are its figures.
 #[derive(Debug, Clone, Copy)]
@@ -89,6 +91,11 @@ pub const PROOFS: &[Proof] = &[
         run: store_outage::run,
     },
     Proof {
+        name: "interop",
+        shows: "files and trees pass between our program and the real casync and desync, every way there is, byte for byte",
+        run: interop::run,
+    },
+    Proof {
         name: "supervise",
         shows: "children that crash, hang, fork away and flood their logs are seen at once, cleared to the last process, and cost nothing",
         run: supervise::run,
@@ -97,6 +104,11 @@ pub const PROOFS: &[Proof] = &[
         name: "readopt",
         shows: "kill -9 of the supervisor touches no child: same process, no line lost, found again within a second",
         run: readopt::run,
+    },
+    Proof {
+        name: "update-crash",
+        shows: "kill -9 at any moment of an update, rollback or repair leaves a whole version that starts, and going on finishes",
+        run: update_crash::run,
     },
 ];
 

@@ -6,9 +6,11 @@ pub mod config;
 pub mod keys;
 pub mod log;
 mod output;
+pub mod portal;
 pub mod profile;
 pub mod release;
 pub mod serve;
+pub mod jobs;
 pub mod sync;
 pub mod system;
 pub mod version;
@@ -37,12 +39,6 @@ pub enum Task {
     /// Chunks, indexes, stores and archives as casync and desync write them; installing and following a build.
     #[command(subcommand, after_help = EXIT_CODES)]
     Sync(sync::Sync),
-    /// The installation that follows a channel.
-    #[command(subcommand, after_help = EXIT_CODES)]
-    System(system::System),
-    /// Versions of a build.
-    #[command(subcommand, after_help = EXIT_CODES)]
-    Version(version::Version),
     /// Logging in at the provider that the update service believes.
     #[command(subcommand, after_help = EXIT_CODES)]
     Auth(auth::Auth),
@@ -61,6 +57,14 @@ pub enum Task {
     /// Profiles: which builds are followed, from where, to where.
     #[command(subcommand, after_help = EXIT_CODES)]
     Profile(profile::Profiles),
+    /// The game client: launched, kept, closed.
+    Portal(portal::PortalArgs),
+    /// The installation that follows a channel.
+    #[command(subcommand, after_help = EXIT_CODES)]
+    System(system::System),
+    /// Versions of a build.
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Version(version::Version),
 }
 
 impl Task {
@@ -78,14 +82,15 @@ impl Cli {
         let json = self.json;
         match self.task {
             Task::Sync(task) => task.run(json),
-            Task::System(task) => task.run(json),
-            Task::Version(task) => task.run(json),
             Task::Auth(task) => task.run(json),
             Task::Config(task) => task.run(json),
             Task::Keys(task) => task.run(json),
             Task::Serve(task) => task.run(json),
             Task::Log(task) => task.run(json),
             Task::Profile(task) => task.run(json),
+            Task::Portal(task) => task.run(json),
+            Task::System(task) => task.run(json),
+            Task::Version(task) => task.run(json),
         }
     }
 }

@@ -135,7 +135,7 @@ impl Profiles {
 
 /// Pins the repository's root of trust. True if one is pinned now, or was before.
 fn pin(profile: &Profile, file: Option<PathBuf>, key: Option<String>, first_use: bool) -> Result<bool, TaskError> {
-    let state = settings::trust_folder(profile)?;
+    let state = settings::trust_folder(&profile.repository, &profile.client_id)?;
     let bytes = match &file {
         Some(file) => {
             let missing = || TaskError::new(Exit::NotFound, format!("{}: not there", file.display()));
