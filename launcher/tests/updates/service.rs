@@ -136,6 +136,12 @@ fn what_is_not_what_it_says_is_refused_by_name() {
     for (token, status) in [("", 401), ("x", 401), (OTHER, 201)] {
         assert_eq!(begin(&service, token, &format!("packs/{name}"), 5).0, status, "{token}");
     }
+    // A casync store stands beside the tree, read only.
+    let chunk = format!("/chunks/0000/{name}.cacnk");
+    assert_eq!(
+        (ask(&service, "GET", &chunk, "", "", b"").0, ask(&service, "PUT", &chunk, TOKEN, "", b"x").0),
+        (404, 400)
+    );
     // Escaped, doubled, hidden: only a repository's own files are served.
     for path in
         ["/../tokens", "/metadata/..%2f..%2ftokens", "/.uploads/", "/%2e%2e/tokens", "//etc/passwd", "/metadata/"]
