@@ -46,7 +46,7 @@ pub struct Account {
     pub under_way: Option<(u32, Command)>,
     /// Commands whose results never came, because the shard died: each may have happened or not.
     pub unsettled: Vec<Command>,
-    /// After one of those the items are what the shard says they are.
+    /// Until the first inventory was seen, and after one of those, the items are what the shard says they are.
     pub learns_items: bool,
     /// How many results said that something was done.
     pub done: u64,
@@ -157,7 +157,7 @@ impl Bot {
             client: Client::new("", &format!("bot {number}")),
             secret: Self::secret(seed, number),
             name: format!("bot {number}"),
-            account: Account::default(),
+            account: Account { learns_items: true, ..Account::default() },
             counts: Counts::default(),
             refused: None,
             poses: None,
@@ -200,8 +200,10 @@ impl Bot {
         bot.account = account;
         if let Some((_, command)) = bot.account.under_way.take() {
             bot.account.unsettled.push(command);
-            bot.account.items.clear();
             bot.account.learns_items = true;
+        }
+        if bot.account.learns_items {
+            bot.account.items.clear();
         }
         bot.knows_items = !bot.account.learns_items;
         bot

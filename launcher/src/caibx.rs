@@ -17,12 +17,14 @@
 //! ```
 //!
 //! The reader takes a stream and the file's size, holds one entry at a time, and checks every field that can be checked;
-//! ids, flags and chunk sizes within their bounds can only be checked against the chunks themselves.
+//! ids, flags and chunk sizes within their bounds can only be checked against the chunks themselves. The writer writes what the
+//! reader takes, and holds nothing but a number.
 
 #[cfg(test)]
 mod tests;
 
-use std::io::{self, Read};
+use crate::digest::Digest;
+use std::io::{self, Read, Write};
 
 const INDEX_SIZE: u64 = 48;
 const INDEX_TYPE: u64 = 0x9682_4d9c_7b12_9ff9;
@@ -30,6 +32,8 @@ const TABLE_SIZE_UNKNOWN: u64 = u64::MAX;
 const TABLE_TYPE: u64 = 0xe75b_9e11_2f17_417d;
 const TABLE_TAIL: u64 = 0x4b4f_050e_5549_ecd1;
 const FLAG_SHA512_256: u64 = 1 << 61;
+/// What casync writes for a blob, but for the digest's bit: files marked "no dump" or by an exclude file are left out.
+const FLAGS_BLOB: u64 = 0x9000_0000_0000_0000;
 
 const TABLE_HEADER_SIZE: u64 = 16;
 const ENTRY_SIZE: u64 = 40;
@@ -39,22 +43,6 @@ const FILE_SIZE_MIN: u64 = INDEX_SIZE + TABLE_HEADER_SIZE + TAIL_SIZE;
 
 /// The largest chunk casync allows, 128 MiB.
 pub const CHUNK_SIZE_MAX: u64 = 128 << 20;
-
-/// The function that gives chunks their ids.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Digest {
-    Sha512_256,
-    Sha256,
-}
-
-impl Digest {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Sha512_256 => "SHA-512/256",
-            Self::Sha256 => "SHA-256",
-        }
-    }
-}
 
 /// What an index says of itself. `1 ≤ chunk_size_min ≤ chunk_size_avg ≤ chunk_size_max ≤` [`CHUNK_SIZE_MAX`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -271,6 +259,66 @@ impl<R: Read> IndexReader<R> {
                 Err(source) => return Err(IndexError::Read { offset: self.position, source }),
             }
         }
+    }
+}
+
+/// The feature flags of an index: those of a blob, or `archive`'s own, with the digest's bit as `digest` has it.
+pub fn flags(digest: Digest, archive: Option<u64>) -> u64 {
+    let others = archive.unwrap_or(FLAGS_BLOB) & !FLAG_SHA512_256;
+    match digest {
+        Digest::Sha512_256 => others | FLAG_SHA512_256,
+        Digest::Sha256 => others,
+    }
+}
+
+/// Writes an index from front to back. Whoever uses it writes to a temporary file: before [`IndexWriter::finish`] it is no index.
+pub struct IndexWriter<W> {
+    sink: W,
+    chunk_size_max: u64,
+    chunk_count: u64,
+    end: u64,
+}
+
+impl<W: Write> IndexWriter<W> {
+    /// Writes everything before the entries. `header` must keep the bounds told at [`Header`]; its chunk count is not looked at. `sink`
+    /// is worth buffering.
+    ///
+    /// # Panics
+    /// When the chunk sizes are out of order or bounds: the chunker was made with the same.
+    pub fn new(mut sink: W, header: &Header) -> io::Result<Self> {
+        let Header { flags, chunk_size_min: min, chunk_size_avg: avg, chunk_size_max: max, .. } = *header;
+        assert!(1 <= min && min <= avg && avg <= max && max <= CHUNK_SIZE_MAX, "{header:?}");
+        for word in [INDEX_SIZE, INDEX_TYPE, flags, min, avg, max, TABLE_SIZE_UNKNOWN, TABLE_TYPE] {
+            sink.write_all(&word.to_le_bytes())?;
+        }
+        Ok(Self { sink, chunk_size_max: max, chunk_count: 0, end: 0 })
+    }
+
+    /// Adds the next chunk, of `1 ≤ size ≤ chunk_size_max` bytes.
+    ///
+    /// # Panics
+    /// When `size` is not.
+    pub fn add(&mut self, size: u64, id: &[u8; 32]) -> io::Result<()> {
+        assert!(1 <= size && size <= self.chunk_size_max, "a chunk of {size} bytes");
+        self.end += size;
+        self.chunk_count += 1;
+        self.sink.write_all(&self.end.to_le_bytes())?;
+        self.sink.write_all(id)
+    }
+
+    /// Chunks so far, and their bytes together.
+    pub fn written(&self) -> (u64, u64) {
+        (self.chunk_count, self.end)
+    }
+
+    /// Writes the tail and gives the sink back, flushed.
+    pub fn finish(mut self) -> io::Result<W> {
+        let table_size = TABLE_HEADER_SIZE + ENTRY_SIZE * self.chunk_count + TAIL_SIZE;
+        for word in [0, 0, INDEX_SIZE, table_size, TABLE_TAIL] {
+            self.sink.write_all(&word.to_le_bytes())?;
+        }
+        self.sink.flush()?;
+        Ok(self.sink)
     }
 }
 

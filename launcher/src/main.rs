@@ -3,14 +3,22 @@
 use clap::Parser;
 use std::process::ExitCode;
 use vsekai_launcher::cli::Cli;
-use vsekai_launcher::error;
+use vsekai_launcher::{error, log};
 
 fn main() -> ExitCode {
-    match Cli::parse().run() {
-        Ok(()) => ExitCode::SUCCESS,
+    let cli = Cli::parse();
+    log::begin();
+    let task = cli.task.name();
+    match cli.run() {
+        Ok(()) => {
+            tracing::info!(task, "done");
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             let code = error.exit as u8;
-            eprintln!("vsekai: {}", error::one_line(error));
+            let why = error::one_line(error);
+            tracing::error!(task, exit = code, "{why}");
+            eprintln!("vsekai: {why}");
             ExitCode::from(code)
         }
     }

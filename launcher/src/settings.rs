@@ -1,9 +1,25 @@
-//! Profiles: which build is followed, from where, to where.
+//! Settings and profiles: which build is followed, from where, to where, and how the launcher behaves.
+//!
+//! One TOML file, `config.toml`, in the configuration folder ([`folder`]); `vsekai config` and `vsekai profile` write it,
+//! people may edit it. Unknown keys are refused with what is allowed.
 
-use std::path::PathBuf;
+mod keys;
+
+use crate::error::{Exit, TaskError, shown};
+use crate::whole;
+pub use keys::{KEYS, Key};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Longer settings are not read: nobody has so many profiles.
+const FILE_BYTES_MAX: u64 = 256 << 10;
+/// What stands first in the file.
+const HEADING: &str = "# Written by `vsekai config` and `vsekai profile`, which keep no comments. What is allowed: `vsekai config list`.\n\n";
 
 /// One profile, complete: what the commands of `system`, `version` and `sync start` work on unless a flag says otherwise.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Profile {
     /// The repository's address: `https://…`, `http://…` or a folder.
     pub repository: String,
@@ -14,3 +30,207 @@ pub struct Profile {
     /// The folder of the installation: versions beside each other, and the pointer to the current one.
     pub root: PathBuf,
 }
+
+/// How a user logs in; see `vsekai auth login`. Endpoints that are not given are discovered from the issuer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Login {
+    /// The provider's address, under which `/.well-known/openid-configuration` stands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// The provider's name for this launcher.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// Scopes that are asked for, a blank between two.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// On loopback, as registered with the provider; port 0 or none stands for any free port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redirect_uri: Option<String>,
+    /// Instead of the discovered one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authorization_endpoint: Option<String>,
+    /// Instead of the discovered one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_endpoint: Option<String>,
+    /// Instead of the discovered one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_endpoint: Option<String>,
+}
+
+/// The whole file, checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Name of the profile that commands work on.
+    pub profile: String,
+    /// What downloads may use, KiB a second; 0 for all there is.
+    pub bandwidth_limit: u64,
+    /// Requests at a time: 1 to 64.
+    pub connections: u64,
+    /// The least severe entry that goes into the launcher's log: `error`, `warn`, `info`, `debug` or `trace`.
+    pub log_level: String,
+    /// Size of a log file at which the next one is begun, MiB: 1 to 1,024. Five are kept.
+    pub log_size: u64,
+    /// Address of the update service, for `vsekai version`; none stands for the profile's repository.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// How to log in.
+    pub auth: Login,
+    /// By name: 1 to 64 of `[A-Za-z0-9_-]`.
+    pub profiles: BTreeMap<String, Profile>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            profile: "default".into(),
+            bandwidth_limit: 0,
+            connections: 8,
+            log_level: "info".into(),
+            log_size: 8,
+            service: None,
+            auth: Login::default(),
+            profiles: BTreeMap::new(),
+        }
+    }
+}
+
+/// Folders of the launcher's own, each by its purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Settings.
+    Config,
+    /// What is remembered: trusted metadata, logs, tokens, progress of the daemon.
+    State,
+    /// What can be made anew.
+    Cache,
+    /// Installations whose place nobody has chosen.
+    Data,
+}
+
+/// The folder for this purpose: `vsekai` in the XDG base directory, or in `VSEKAI_HOME` if that is set. It may not exist yet.
+pub fn folder(purpose: Purpose) -> Result<PathBuf, TaskError> {
+    let (own, xdg, fallback) = match purpose {
+        Purpose::Config => ("config", "XDG_CONFIG_HOME", ".config"),
+        Purpose::State => ("state", "XDG_STATE_HOME", ".local/state"),
+        Purpose::Cache => ("cache", "XDG_CACHE_HOME", ".cache"),
+        Purpose::Data => ("data", "XDG_DATA_HOME", ".local/share"),
+    };
+    // The XDG specification: relative paths are to be ignored.
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    match (std::env::var_os("VSEKAI_HOME").filter(|home| !home.is_empty()), absolute(xdg), absolute("HOME")) {
+        (Some(home), _, _) => Ok(std::path::absolute(home).map_err(TaskError::output)?.join(own)),
+        (None, Some(base), _) => Ok(base.join("vsekai")),
+        (None, None, Some(home)) => Ok(home.join(fallback).join("vsekai")),
+        (None, None, None) => {
+            Err(TaskError::new(Exit::Usage, format!("none of VSEKAI_HOME, {xdg} and HOME is set: no folder for {own}")))
+        }
+    }
+}
+
+/// The settings file's place.
+pub fn file() -> Result<PathBuf, TaskError> {
+    Ok(folder(Purpose::Config)?.join("config.toml"))
+}
+
+/// The profile of this name, or the current one. [`Exit::NotFound`] when there is none.
+pub fn profile(name: Option<&str>) -> Result<Profile, TaskError> {
+    Settings::load()?.profile(name).cloned()
+}
+
+/// Where trust in the profile's repository is remembered: the pinned root and the newest metadata seen. The same for all
+/// profiles of the same repository and build, so that switching channels cannot roll back.
+pub fn trust_folder(profile: &Profile) -> Result<PathBuf, TaskError> {
+    let of = blake3::hash(profile.repository.trim_end_matches('/').as_bytes()).to_hex();
+    Ok(folder(Purpose::State)?.join("trust").join(format!("{}-{}", profile.client_id, &of[..16])))
+}
+
+/// This installation's random id, by which staged rollouts draw; made at first use. It says nothing about the machine and is
+/// never sent anywhere.
+pub fn installation() -> Result<String, TaskError> {
+    let file = folder(Purpose::State)?.join("installation");
+    if let Some(bytes) = whole::read(&file, 256)?
+        && let Ok(id) = String::from_utf8(bytes)
+        && !id.trim().is_empty()
+    {
+        return Ok(id.trim().to_owned());
+    }
+    let id = format!("{:032x}", rand::random::<u128>());
+    whole::write(&file, format!("{id}\n").as_bytes(), whole::PRIVATE)?;
+    Ok(id)
+}
+
+impl Settings {
+    /// Reads and checks the file; the defaults when there is none.
+    pub fn load() -> Result<Self, TaskError> {
+        Self::load_from(&file()?)
+    }
+
+    /// The same of this file.
+    pub fn load_from(file: &Path) -> Result<Self, TaskError> {
+        let Some(bytes) = whole::read(file, FILE_BYTES_MAX)? else { return Ok(Self::default()) };
+        let text = String::from_utf8(bytes)
+            .map_err(|_| TaskError::new(Exit::Damaged, format!("{}: not UTF-8", shown(file))))?;
+        let settings: Self = toml::from_str(&text).map_err(|error| {
+            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+            TaskError::new(Exit::Damaged, format!("{}: line {line}: {}", shown(file), error.message()))
+        })?;
+        settings.check().map_err(|why| TaskError::new(Exit::Damaged, format!("{}: {why}", shown(file))))?;
+        Ok(settings)
+    }
+
+    /// Changes the file, alone: other processes wait. What `change` makes is checked before anything is written.
+    pub fn change<T>(change: impl FnOnce(&mut Self) -> Result<T, TaskError>) -> Result<T, TaskError> {
+        let file = file()?;
+        let _held = whole::lock(&file.with_extension("lock"))?;
+        let mut settings = Self::load_from(&file)?;
+        let result = change(&mut settings)?;
+        settings.check().map_err(|why| TaskError::new(Exit::Usage, why))?;
+        let text = toml::to_string_pretty(&settings)
+            .map_err(|error| TaskError::because(Exit::Usage, "the settings cannot be written as TOML", error))?;
+        whole::write(&file, format!("{HEADING}{text}").as_bytes(), whole::PRIVATE)?;
+        Ok(result)
+    }
+
+    /// The profile of this name, or the current one.
+    pub fn profile(&self, name: Option<&str>) -> Result<&Profile, TaskError> {
+        let name = name.unwrap_or(&self.profile);
+        self.profiles.get(name).ok_or_else(|| {
+            let there = self.profiles.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            let there = if there.is_empty() { "there is none yet".into() } else { format!("there are {there}") };
+            TaskError::new(
+                Exit::NotFound,
+                format!("no profile `{name}`: {there}; `vsekai profile add --profile_name {name} …` makes it"),
+            )
+        })
+    }
+
+    /// What is wrong, for people.
+    fn check(&self) -> Result<(), String> {
+        for key in KEYS {
+            if let Some(value) = key.value(self) {
+                key.allows(&value).map_err(|allowed| format!("`{}` is `{value}`, but must be {allowed}", key.name))?;
+            }
+        }
+        for (name, profile) in &self.profiles {
+            keys::profile_name(name).map_err(|allowed| format!("profile `{name}`: the name must be {allowed}"))?;
+            profile.check().map_err(|why| format!("profile `{name}`: {why}"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Profile {
+    /// What is wrong with it, for people.
+    pub fn check(&self) -> Result<(), String> {
+        for key in keys::PROFILE_KEYS {
+            let value = (key.get)(self);
+            (key.allows)(&value).map_err(|allowed| format!("`{}` is `{value}`, but must be {allowed}", key.name))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

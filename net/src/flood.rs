@@ -1,5 +1,6 @@
 //! How much a client may send, by class of message. Used twice: by the transport's worker, so that excess never reaches the
-//! tick's queue, and by the session, for transports without a worker.
+//! tick's queue, and by the session, for transports without a worker. In front of that, [`Intake`] holds back raw packets, before anything
+//! is spent on deciphering and reassembling them.
 
 use std::time::Duration;
 use vsekai_schema::wire::CHANNEL_COMMAND;
@@ -78,14 +79,64 @@ impl Bucket {
     }
 
     fn take(&mut self, now: Duration) -> bool {
-        let gained = now.saturating_sub(self.at).as_secs_f64() * self.per_s;
-        self.level = (self.level + gained).min(self.per_s * 2.0);
-        self.at = now;
-        let enough = self.level >= 1.0;
+        let enough = self.holds(now, 1.0);
         if enough {
             self.level -= 1.0;
         }
         enough
+    }
+
+    /// Is there so much in it?
+    fn holds(&mut self, now: Duration, amount: f64) -> bool {
+        let gained = now.saturating_sub(self.at).as_secs_f64() * self.per_s;
+        self.level = (self.level + gained).min(self.per_s * 2.0);
+        self.at = now;
+        self.level >= amount
+    }
+}
+
+/// UDP packets and bytes that one peer may send per second on average, whatever is in them; twice as many at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IntakeRates {
+    /// Packets.
+    pub packets_per_s: u32,
+    /// Bytes of UDP payload.
+    pub bytes_per_s: u32,
+}
+
+impl Default for IntakeRates {
+    /// A player sends some 100 packets and 5 kB a second; one that walks, gestures and builds as fast as [`Rates`] let it and acknowledges a
+    /// full stream of chunks, some 500 packets.
+    fn default() -> IntakeRates {
+        IntakeRates { packets_per_s: 800, bytes_per_s: 64_000 }
+    }
+}
+
+/// Measures the packets of one peer. What goes over the rate is to be dropped as if the network had lost it: congestion control then
+/// slows an honest sender down, and a flood costs its sender's own messages.
+///
+/// Whoever can forge a peer's address and port can use up its rate: it is then as if the network between them were full.
+#[derive(Debug)]
+pub struct Intake {
+    packets: Bucket,
+    bytes: Bucket,
+}
+
+impl Intake {
+    /// From `now` on, with full buckets.
+    pub fn new(rates: IntakeRates, now: Duration) -> Intake {
+        Intake { packets: Bucket::new(rates.packets_per_s, now), bytes: Bucket::new(rates.bytes_per_s, now) }
+    }
+
+    /// Is a packet of so many bytes within the rate? Only then is it counted: what is dropped delays nothing that comes later.
+    pub fn take(&mut self, now: Duration, bytes: usize) -> bool {
+        let bytes = bytes as f64;
+        let within = self.packets.holds(now, 1.0) && self.bytes.holds(now, bytes);
+        if within {
+            self.packets.level -= 1.0;
+            self.bytes.level -= bytes;
+        }
+        within
     }
 }
 
@@ -147,6 +198,23 @@ mod tests {
         }
         assert_eq!(meter.take(Duration::from_millis(500), Class::Ping), Measured::Within);
         assert_eq!(meter.take(Duration::from_millis(500), Class::Ping), Measured::Over);
+    }
+
+    #[test]
+    fn intake_is_held_by_packets_and_by_bytes_and_what_is_dropped_is_not_counted() {
+        let rates = IntakeRates { packets_per_s: 10, bytes_per_s: 1_000 };
+        let taken = |sizes: &[usize]| {
+            let mut intake = Intake::new(rates, Duration::ZERO);
+            sizes.iter().filter(|&&size| intake.take(Duration::ZERO, size)).count()
+        };
+        assert_eq!(taken(&[1; 30]), 20, "packets");
+        assert_eq!(taken(&[500; 30]), 4, "bytes");
+        // The large ones that find no room leave it to the small one.
+        assert_eq!(taken(&[1_990, 500, 500, 10]), 2);
+
+        let mut intake = Intake::new(rates, Duration::ZERO);
+        let passed = (0..10_000).filter(|&ms| intake.take(Duration::from_millis(ms), 10)).count();
+        assert_eq!(passed, 20 + 99, "ten a second after the burst, for ten seconds");
     }
 
     #[test]

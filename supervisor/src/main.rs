@@ -5,7 +5,7 @@ use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tracing::{error, info, warn};
 use vsekai_storage::kv::Database;
@@ -267,7 +267,13 @@ fn run(arguments: &RunArgs) -> ExitCode {
     let seed = arguments.seed.unwrap_or_else(ambient_seed);
     info!("jitter seed {seed}");
 
-    match runner::run(&arguments.command, limits, seed) {
+    let (program, parameters) = arguments.command.split_first().expect("clap asks for at least one");
+    let command = || {
+        let mut command = Command::new(program);
+        command.args(parameters);
+        Ok(command)
+    };
+    match runner::run(command, limits, seed) {
         Ok(outcome) => ExitCode::from(outcome.exit_code()),
         Err(error) => {
             error!("the supervisor failed: {:#}", anyhow::Error::new(error));

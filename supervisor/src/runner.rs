@@ -14,7 +14,6 @@ use rustix::process::{
 use signal_hook::SigId;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::collections::VecDeque;
-use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -26,14 +25,14 @@ use tracing::{debug, error, info, warn};
 /// How often a group whose leader has ended is looked at, while others of it may still be finishing.
 const LINGER_CHECK_INTERVAL: Duration = Duration::from_millis(25);
 
-/// Runs the program with its arguments (`command` is not empty) until the policy is finished, and says how it ended.
+/// Runs what `command` makes (it is asked for each start) until the policy is finished, and says how it ended.
 ///
-/// The command writes to the supervisor's own stdout and stderr and reads from `/dev/null`. For the duration of the call,
-/// SIGTERM and SIGINT of this process are taken as requests to stop. The seed decides the restarts' jitter.
+/// The command reads from `/dev/null`; it writes to the supervisor's own stdout and stderr, unless `command` says otherwise. For the
+/// duration of the call, SIGTERM and SIGINT of this process are taken as requests to stop. The seed decides the restarts' jitter.
 ///
 /// # Errors
 /// [`RunError`] when the operating system refuses to let us supervise; the command's group has been killed then.
-pub fn run(command: &[OsString], limits: Limits, seed: u64) -> Result<Outcome, RunError> {
+pub fn run(mut command: impl FnMut() -> io::Result<Command>, limits: Limits, seed: u64) -> Result<Outcome, RunError> {
     let mut signals = StopSignals::install().map_err(RunError::Signals)?;
     let clock = Instant::now();
     let mut policy = Policy::new(limits, seed);
@@ -45,7 +44,7 @@ pub fn run(command: &[OsString], limits: Limits, seed: u64) -> Result<Outcome, R
             debug!(?event);
             for action in policy.step(clock.elapsed(), event) {
                 match action {
-                    Action::Start => match spawn(command) {
+                    Action::Start => match command().and_then(spawn) {
                         Ok(leader) => group = Some(Group::watch(leader).map_err(RunError::Watch)?),
                         Err(error) => events.push_back(Event::Ended(Cause::NotStarted(error.to_string()))),
                     },
@@ -88,10 +87,9 @@ pub fn run(command: &[OsString], limits: Limits, seed: u64) -> Result<Outcome, R
     }
 }
 
-fn spawn(command: &[OsString]) -> io::Result<Child> {
-    let (program, arguments) = command.split_first().expect("the caller gives a program");
-    let child = Command::new(program).args(arguments).stdin(Stdio::null()).process_group(0).spawn()?;
-    info!("started {} as process {}", program.display(), child.id());
+fn spawn(mut command: Command) -> io::Result<Child> {
+    let child = command.stdin(Stdio::null()).process_group(0).spawn()?;
+    info!("started {} as process {}", command.get_program().display(), child.id());
     Ok(child)
 }
 

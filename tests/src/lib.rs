@@ -4,3 +4,6 @@ pub mod browser;
 pub mod harness;
 pub mod proofs;
 pub mod relay;
+
+// The measurements need peers, too, and tests may use the bench, not the other way.
+pub use vsekai_bench::debian;

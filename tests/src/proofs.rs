@@ -5,6 +5,7 @@ pub mod determinism;
 pub mod disk_faults;
 pub mod fencing;
 pub mod hostile_clients;
+pub mod interop;
 pub mod kill;
 pub mod planted;
 pub mod readopt;
@@ -81,6 +82,11 @@ pub const PROOFS: &[Proof] = &[
         name: "store-outage",
         shows: "a supervised shard outlives its store's outage and a nearly full disk: the game goes on, or stands still and says why",
         run: store_outage::run,
+    },
+    Proof {
+        name: "interop",
+        shows: "files and trees pass between our program and the real casync and desync, every way there is, byte for byte",
+        run: interop::run,
     },
     Proof {
         name: "supervise",

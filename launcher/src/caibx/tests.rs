@@ -274,3 +274,56 @@ proptest! {
         }
     }
 }
+
+fn written(header: &Header, chunks: &[Chunk]) -> Vec<u8> {
+    let mut writer = IndexWriter::new(Vec::new(), header).expect("memory");
+    for chunk in chunks {
+        writer.add(chunk.size, &chunk.id).expect("memory");
+    }
+    assert_eq!(writer.written(), (chunks.len() as u64, chunks.iter().map(|chunk| chunk.size).sum()));
+    writer.finish().expect("memory")
+}
+
+#[test]
+fn the_writer_writes_the_golden_file() {
+    let (header, chunks) = read(&GOLDEN).expect("sound");
+    assert_eq!(written(&header, &chunks), GOLDEN);
+}
+
+#[test]
+fn flags_are_those_of_casync_and_the_digest_s_bit() {
+    assert_eq!(flags(Digest::Sha512_256, None), 0xb000_0000_0000_0000);
+    assert_eq!(flags(Digest::Sha256, None), 0x9000_0000_0000_0000);
+    assert_eq!(flags(Digest::Sha512_256, Some(0x9000_0000_1000_1f22)), 0xb000_0000_1000_1f22);
+    assert_eq!(flags(Digest::Sha256, Some(0xb000_0000_1000_1f22)), 0x9000_0000_1000_1f22);
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read(
+        sizes in prop::collection::vec((1u64..=1_000, any::<[u8; 32]>()), 0..50),
+        flags: u64,
+        min in 1u64..=50,
+        avg in 50u64..=100,
+        max in 1_000u64..=CHUNK_SIZE_MAX,
+    ) {
+        let mut chunks = Vec::new();
+        let mut offset = 0;
+        for &(size, id) in &sizes {
+            chunks.push(Chunk { offset, size, id });
+            offset += size;
+        }
+        let digest = if flags & FLAG_SHA512_256 == 0 { Digest::Sha256 } else { Digest::Sha512_256 };
+        let header = Header {
+            digest,
+            flags,
+            chunk_size_min: min,
+            chunk_size_avg: avg,
+            chunk_size_max: max,
+            chunk_count: chunks.len() as u64,
+        };
+        let bytes = written(&header, &chunks);
+        prop_assert_eq!(bytes.len(), 104 + 40 * chunks.len());
+        prop_assert_eq!(read(&bytes).expect("sound"), (header, chunks));
+    }
+}

@@ -1,9 +1,23 @@
 //! The command line: one file per group of commands. Only what works stands here; anything else is refused.
 
+pub mod auth;
+pub mod config;
+pub mod keys;
+pub mod log;
+mod output;
+pub mod portal;
+pub mod profile;
+mod bar;
+pub mod serve;
 pub mod sync;
+pub mod system;
+pub mod version;
 
 use crate::error::{EXIT_CODES, TaskError};
+use bar::Bar;
 use clap::{Parser, Subcommand};
+use serde::Serialize;
+use std::io::{self, Write};
 
 /// Distributes, installs, verifies and runs big builds.
 #[derive(Debug, Parser)]
@@ -23,6 +37,41 @@ pub enum Task {
     /// Chunks, indexes, stores and archives as casync and desync write them; installing and following a build.
     #[command(subcommand, after_help = EXIT_CODES)]
     Sync(sync::Sync),
+    /// Logging in at the provider that the update service believes.
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Auth(auth::Auth),
+    /// The settings, key by key.
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Config(config::Config),
+    /// A studio's signing keys.
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Keys(keys::Keys),
+    /// The update service: serves a repository, and takes uploads.
+    #[command(after_help = EXIT_CODES)]
+    Serve(Box<serve::Serve>),
+    /// What the launcher has done, and what failed.
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Log(log::Log),
+    /// Profiles: which builds are followed, from where, to where.
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Profile(profile::Profiles),
+    /// The game client: launched, kept, closed.
+    Portal(portal::PortalArgs),
+    /// The installation that follows a channel.
+    #[command(subcommand, after_help = EXIT_CODES)]
+    System(system::System),
+    /// Versions of a build.
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Version(version::Version),
+}
+
+impl Task {
+    /// Group and command, for the log: never an argument, which may be secret.
+    pub fn name(&self) -> String {
+        let debug = format!("{self:?}");
+        let words = debug.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+        words.take(2).collect::<Vec<_>>().join(" ").to_lowercase()
+    }
 }
 
 impl Cli {
@@ -31,6 +80,40 @@ impl Cli {
         let json = self.json;
         match self.task {
             Task::Sync(task) => task.run(json),
+            Task::Auth(task) => task.run(json),
+            Task::Config(task) => task.run(json),
+            Task::Keys(task) => task.run(json),
+            Task::Serve(task) => task.run(json),
+            Task::Log(task) => task.run(json),
+            Task::Profile(task) => task.run(json),
+            Task::Portal(task) => task.run(json),
+            Task::System(task) => task.run(json),
+            Task::Version(task) => task.run(json),
         }
+    }
+}
+
+/// Prints text. A reader that closed the output early (`| head`) is no failure.
+fn print(text: &str) -> Result<(), TaskError> {
+    let mut output = io::stdout().lock();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(TaskError::output),
+    }
+}
+
+/// Prints one JSON object on a line.
+fn print_json(object: &impl Serialize) -> Result<(), TaskError> {
+    let text = serde_json::to_string(object).map_err(|error| TaskError::output(error.into()))?;
+    print(&format!("{text}\n"))
+}
+
+/// A size for people.
+fn bytes(size: u64) -> String {
+    match size {
+        0..1_000 => format!("{size} B"),
+        1_000..1_000_000 => format!("{:.1} kB", size as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", size as f64 / 1e6),
+        _ => format!("{:.2} GB", size as f64 / 1e9),
     }
 }

@@ -6,7 +6,7 @@
 use super::error::StartError;
 use super::signalling::{Admission, Door, Refused};
 use super::worker::{Addresses, Control, Worker};
-use crate::flood::Rates;
+use crate::flood::{IntakeRates, Rates};
 use crate::transport::{EventSink, PeerId, RECEIVE_BYTES_MAX, TransportCommand};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -45,6 +45,8 @@ pub struct WebRtcConfig {
     pub message_bytes_max: usize,
     /// How much a client may send before the rest is dropped here; `None` passes everything on.
     pub rates: Option<Rates>,
+    /// How much a client may send before raw packets are dropped, unread; `None` reads everything.
+    pub intake: Option<IntakeRates>,
 }
 
 impl Default for WebRtcConfig {
@@ -59,6 +61,7 @@ impl Default for WebRtcConfig {
             handshake_timeout: Duration::from_secs(10),
             message_bytes_max: RECEIVE_BYTES_MAX,
             rates: None,
+            intake: None,
         }
     }
 }
@@ -74,6 +77,7 @@ pub struct Counters {
     pub(super) bytes_in: AtomicU64,
     pub(super) bytes_out: AtomicU64,
     pub(super) packets_refused: AtomicU64,
+    pub(super) packets_flooded: AtomicU64,
     pub(super) messages_dropped: AtomicU64,
     pub(super) messages_flooded: AtomicU64,
 }
@@ -91,6 +95,7 @@ impl Counters {
             bytes_in: read(&self.bytes_in),
             bytes_out: read(&self.bytes_out),
             packets_refused: read(&self.packets_refused),
+            packets_flooded: read(&self.packets_flooded),
             messages_dropped: read(&self.messages_dropped),
             messages_flooded: read(&self.messages_flooded),
             ..Metrics::default()
@@ -121,6 +126,8 @@ pub struct Metrics {
     pub bytes_out: u64,
     /// Received packets that belonged to no connection, and packets that the kernel did not take.
     pub packets_refused: u64,
+    /// Received packets dropped unread because their sender sent too many or too much.
+    pub packets_flooded: u64,
     /// Datagrams that were not sent or not passed on because a queue was full, and messages to peers that were gone.
     pub messages_dropped: u64,
     /// Messages dropped because their sender sent too many or too long ones.

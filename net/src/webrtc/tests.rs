@@ -2,7 +2,7 @@
 
 use super::link::{Link, LinkEvent, Outbox};
 use super::*;
-use crate::flood::Rates;
+use crate::flood::{IntakeRates, Rates};
 use crate::porter::Ticket;
 use crate::transport::{EventSink, Offence, PeerId, RECEIVE_BYTES_MAX, TransportCommand, TransportEvent};
 use axum::Router;
@@ -586,5 +586,33 @@ async fn a_flood_ends_at_the_worker() {
     assert_eq!(shard.event().await, TransportEvent::Offence { peer, offence: Offence::TooLarge(513) });
     shard.server.commands().send(vec![TransportCommand::Disconnect { peer }]).unwrap();
     assert!(matches!(shard.event().await, TransportEvent::Disconnected { .. }), "a muted peer was heard");
+    shard.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_sends_too_many_packets_is_read_in_part_and_stays_connected() {
+    let config = WebRtcConfig { intake: Some(IntakeRates { packets_per_s: 100, bytes_per_s: 64_000 }), ..local() };
+    let mut shard = Shard::start(config).await;
+    let (loud, loud_peer) = shard.connect().await;
+    let (calm, calm_peer) = shard.connect().await;
+    // A thousand a second, too long for two of them to share a packet.
+    let mut sent = 0;
+    let mut pace = tokio::time::interval(Duration::from_millis(1));
+    while shard.server.metrics().packets_flooded <= 20 {
+        pace.tick().await;
+        sent += usize::from(loud.outgoing.try_send(CHANNEL_STATE, vec![0; 800]));
+        assert!(sent < 20_000, "all are read");
+    }
+    assert!(calm.outgoing.try_send(CHANNEL_COMMAND, vec![7]));
+    let mut datagrams = 0;
+    let heard = loop {
+        match shard.event().await {
+            TransportEvent::Message { peer, channel: CHANNEL_STATE, .. } if peer == loud_peer => datagrams += 1,
+            other => break other,
+        }
+    };
+    assert_eq!(heard, TransportEvent::Message { peer: calm_peer, channel: CHANNEL_COMMAND, bytes: vec![7] });
+    assert!(datagrams < sent, "{datagrams} of {sent} were read");
+    assert_eq!(shard.server.metrics().connections_open, 2);
     shard.stop().await;
 }

@@ -11,7 +11,7 @@ use super::error::StartError;
 use super::link::{Link, LinkEvent, Outbox};
 use super::server::{Counters, WebRtcConfig};
 use super::signalling::{Admission, PeerEvent, PeerSignal};
-use crate::flood::{Class, Measured, Meter, Rates};
+use crate::flood::{Class, Intake, IntakeRates, Measured, Meter, Rates};
 use crate::porter::Ticket;
 use crate::transport::{EventSink, Offence, PeerId, RECEIVE_BYTES_MAX, TransportCommand, TransportEvent};
 use std::cmp::Reverse;
@@ -128,6 +128,7 @@ impl Addresses {
 struct MessageLimits {
     bytes_max: usize,
     rates: Option<Rates>,
+    intake: Option<IntakeRates>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,6 +152,7 @@ struct Peer {
     ticket: Option<Ticket>,
     admission: Arc<Admission>,
     meter: Option<Meter>,
+    intake: Option<Intake>,
     /// It did what ends a connection: nothing of it is passed on any more.
     muted: bool,
 }
@@ -200,7 +202,11 @@ impl Worker {
             socket,
             addresses,
             handshake_timeout: config.handshake_timeout,
-            limits: MessageLimits { bytes_max: config.message_bytes_max.min(RECEIVE_BYTES_MAX), rates: config.rates },
+            limits: MessageLimits {
+                bytes_max: config.message_bytes_max.min(RECEIVE_BYTES_MAX),
+                rates: config.rates,
+                intake: config.intake,
+            },
             started: Instant::now(),
             rtc_config,
             sink,
@@ -331,6 +337,13 @@ impl Worker {
 
     fn pass_on(&mut self, source: SocketAddr, packet: &[u8]) -> bool {
         let known = self.by_address.get(&source).copied();
+        // Before anything is spent on it. Who is not known yet has no rate of its own, and all that it can have read are checks.
+        if let Some(intake) = known.and_then(|id| self.peers.get_mut(&id)).and_then(|peer| peer.intake.as_mut())
+            && !intake.take(self.started.elapsed(), packet.len())
+        {
+            Counters::add(&self.counters.packets_flooded, 1);
+            return true;
+        }
         // A check names its connection. That goes before the address: a client may have got the port of one that is gone.
         let is_stun = packet.first().is_some_and(|&first| first < 4);
         let peer_id = match is_stun {
@@ -419,6 +432,7 @@ impl Worker {
                 ticket,
                 admission,
                 meter: None,
+                intake: self.limits.intake.map(|rates| Intake::new(rates, self.started.elapsed())),
                 muted: false,
             },
         );

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
-use vsekai_net::flood::Rates;
+use vsekai_net::flood::{IntakeRates, Rates};
 use vsekai_net::pose_relay::PoseRelayConfig;
 use vsekai_net::replication::ReplicationConfig;
 use vsekai_net::server::ServerConfig;
@@ -204,11 +204,14 @@ struct RawWebRtc {
     connections_per_address_max: u32,
     handshakes_per_address_max: u32,
     handshake_s: u32,
+    packets_per_s: u32,
+    intake_kbit_s: u32,
     ice_servers: Vec<IceServer>,
 }
 
 impl Default for RawWebRtc {
     fn default() -> Self {
+        let intake = IntakeRates::default();
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         RawWebRtc {
             address,
@@ -217,6 +220,8 @@ impl Default for RawWebRtc {
             connections_per_address_max: 1_200,
             handshakes_per_address_max: 600,
             handshake_s: 10,
+            packets_per_s: intake.packets_per_s,
+            intake_kbit_s: intake.bytes_per_s / 125,
             ice_servers: Vec::new(),
         }
     }
@@ -401,6 +406,8 @@ impl Config {
         range("webrtc.workers", raw.webrtc.workers.into(), 1..=64)?;
         range("webrtc.handshakes_per_address_max", raw.webrtc.handshakes_per_address_max.into(), 1..=100_000)?;
         range("webrtc.handshake_s", raw.webrtc.handshake_s.into(), 1..=60)?;
+        range("webrtc.packets_per_s", raw.webrtc.packets_per_s.into(), 50..=100_000)?;
+        range("webrtc.intake_kbit_s", raw.webrtc.intake_kbit_s.into(), 64..=1_000_000)?;
         range("net.silence_s", net.silence_s.into(), 1..=300)?;
         range("webrtc.connections_per_address_max", raw.webrtc.connections_per_address_max.into(), 1..=100_000)?;
         range("storage.flush_interval_ms", raw.storage.flush_interval_ms, 1..=3_600_000)?;
@@ -474,6 +481,10 @@ impl Config {
                 handshake_timeout: Duration::from_secs(raw.webrtc.handshake_s.into()),
                 message_bytes_max: CLIENT_MESSAGE_BYTES_MAX,
                 rates: Some(rates),
+                intake: Some(IntakeRates {
+                    packets_per_s: raw.webrtc.packets_per_s,
+                    bytes_per_s: raw.webrtc.intake_kbit_s * 125,
+                }),
             },
             ice_servers: raw.webrtc.ice_servers,
             tokens: TokenConfig {
@@ -552,13 +563,14 @@ mod tests {
 
     #[test]
     fn transport_keys_reach_the_transport() {
-        let text = "[webrtc]\naddress = \"127.0.0.1:65000\"\nworkers = 3\nhandshake_s = 4\nhandshakes_per_address_max = 5\n\
+        let text = "[webrtc]\naddress = \"127.0.0.1:65000\"\nworkers = 3\nhandshake_s = 4\nhandshakes_per_address_max = 5\nintake_kbit_s = 80\n\
                     [[webrtc.ice_servers]]\nurls = [\"turn:t.example:3478\"]\nusername = \"u\"\ncredential = \"c\"\n\
                     [net]\npings_per_s = 7\nresume_s = 9\n";
         let config = parse(text).unwrap();
         let webrtc = &config.webrtc;
         assert_eq!((webrtc.workers, webrtc.handshakes_per_address_max, webrtc.handshake_timeout.as_secs()), (3, 5, 4));
         assert_eq!(webrtc.rates, Some(Rates { pings_per_s: 7, ..Rates::default() }));
+        assert_eq!(webrtc.intake, Some(IntakeRates { bytes_per_s: 10_000, ..IntakeRates::default() }));
         assert_eq!((config.server.limits.rates.pings_per_s, config.server.resume.as_secs()), (7, 9));
         let told = serde_json::to_string(&config.ice_servers).unwrap();
         assert_eq!(told, r#"[{"urls":["turn:t.example:3478"],"username":"u","credential":"c"}]"#);

@@ -154,6 +154,8 @@ pub struct Net {
     pub messages_flooded: u64,
     /// UDP packets that belonged to no connection, or that the system did not take.
     pub packets_refused: u64,
+    /// UDP packets dropped unread because their sender sent too many or too much.
+    pub packets_flooded: u64,
     /// Commands executed.
     pub commands_done: u64,
     /// Commands rejected by the rules.
@@ -203,6 +205,7 @@ impl Net {
             flooded: server.flooded,
             messages_flooded: transport.messages_flooded,
             packets_refused: transport.packets_refused,
+            packets_flooded: transport.packets_flooded,
             commands_done: server.commands_done,
             commands_rejected: server.commands_rejected,
             commands_too_frequent: server.too_frequent,
@@ -396,6 +399,12 @@ impl Status {
             "counter",
             "UDP packets that belonged to no connection, or that the system did not take.",
             &[("", net.packets_refused as f64)],
+        );
+        metric(
+            "packets_flooded_total",
+            "counter",
+            "UDP packets dropped unread because their sender sent too many or too much.",
+            &[("", net.packets_flooded as f64)],
         );
         metric(
             "commands_total",

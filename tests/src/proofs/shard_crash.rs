@@ -90,11 +90,11 @@ fn trial(kills: usize, players: usize, entities: usize, seed: u64) -> Result<Str
     ))
 }
 
-/// The shard as a child.
+/// The shard as a child. One that has run for two seconds has proved itself: killed later, it is started again after the shortest wait.
 pub(super) fn shard(data: &Path, http: &str) -> Result<String> {
     let program = vsekai_bench::process::program("vsekai-shard")?;
     Ok(format!(
-        "[[group]]\nname = \"main\"\nrestarts_max = 1000\nwindow_s = 10\n\
+        "[[group]]\nname = \"main\"\nrestarts_max = 1000\nwindow_s = 2\n\
          [[child]]\nname = \"shard\"\ncommand = [{:?}, \"run\", \"--data\", {:?}, \"--http\", {http:?}]\n\
          drain_url = \"http://{http}/api/drain\"\n\
          [child.health]\nkind = \"notify\"\ntimeout_s = 5\n",

@@ -77,6 +77,7 @@ const SHORT_PROOFS: &[&str] = &[
     "readopt",
     "shard-crash",
     "store-outage",
+    "interop",
 ];
 
 fn test() -> Result<()> {

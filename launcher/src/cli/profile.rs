@@ -1,0 +1,128 @@
+//! `vsekai profile …`: which builds are followed, from where, to where.
+
+use super::output::{say, table};
+use crate::error::{EXIT_CODES, Exit, TaskError};
+use crate::settings::{self, Profile, Purpose, Settings};
+use clap::Subcommand;
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Profiles: which builds are followed, from where, to where.
+#[derive(Debug, Subcommand)]
+pub enum Profiles {
+    /// Make another profile the one that commands work on.
+    #[command(after_help = EXIT_CODES)]
+    Switch {
+        /// Its name.
+        #[arg(long = "profile_name", alias = "profile-name")]
+        profile_name: String,
+    },
+    /// Print all profiles.
+    #[command(after_help = EXIT_CODES)]
+    List,
+    /// Add a profile. The first one becomes the current one.
+    #[command(after_help = EXIT_CODES)]
+    Add {
+        /// 1 to 64 of A-Z, a-z, 0-9, _ and -.
+        #[arg(long = "profile_name", alias = "profile-name")]
+        profile_name: String,
+        /// https://…, http://… or a folder.
+        #[arg(long)]
+        repository: String,
+        /// Which build: 1 to 64 of a-z, 0-9 and -.
+        #[arg(long = "client_id", alias = "client-id")]
+        client_id: String,
+        /// The channel to follow.
+        #[arg(long, default_value = "stable")]
+        channel: String,
+        /// Folder of the installation; a folder of the launcher's own if none is given.
+        #[arg(long)]
+        root: Option<PathBuf>,
+    },
+    /// Remove a profile. The installation stays.
+    #[command(after_help = EXIT_CODES)]
+    Remove {
+        /// Its name.
+        #[arg(long = "profile_name", alias = "profile-name")]
+        profile_name: String,
+    },
+}
+
+impl Profiles {
+    /// Does the task.
+    pub fn run(self, json: bool) -> Result<(), TaskError> {
+        match self {
+            Self::Switch { profile_name: name } => {
+                Settings::change(|settings| {
+                    settings.profile(Some(&name))?;
+                    settings.set("profile", Some(&name))
+                })?;
+                say(json, &json!({ "profile": name }), || format!("commands now work on profile {name}"))
+            }
+            Self::List => list(json),
+            Self::Add { profile_name: name, repository, client_id, channel, root } => {
+                let root = match root {
+                    Some(root) => std::path::absolute(&root).map_err(|error| TaskError::unreadable(&root, error))?,
+                    None => settings::folder(Purpose::Data)?.join(&name),
+                };
+                let repository = if repository.contains("://") {
+                    repository
+                } else {
+                    let folder = std::path::absolute(&repository);
+                    folder.map_err(|error| TaskError::unreadable(repository.as_ref(), error))?.display().to_string()
+                };
+                let profile = Profile { repository, client_id, channel, root };
+                profile.check().map_err(|why| TaskError::new(Exit::Usage, why))?;
+                let current = Settings::change(|settings| {
+                    if settings.profiles.contains_key(&name) {
+                        let why = format!(
+                            "there is a profile `{name}` already: remove it first, or change it with `vsekai config set`"
+                        );
+                        return Err(TaskError::new(Exit::Usage, why));
+                    }
+                    if settings.profiles.is_empty() {
+                        settings.set("profile", Some(&name))?;
+                    }
+                    settings.profiles.insert(name.clone(), profile.clone());
+                    Ok(settings.profile == name)
+                })?;
+                say(json, &json!({ "profile": name, "current": current, "settings": profile }), || {
+                    format!(
+                        "profile {name}: {} from {} into {}",
+                        profile.client_id,
+                        profile.repository,
+                        profile.root.display()
+                    )
+                })
+            }
+            Self::Remove { profile_name: name } => {
+                Settings::change(|settings| {
+                    settings.profile(Some(&name))?;
+                    settings.profiles.remove(&name);
+                    Ok(())
+                })?;
+                say(json, &json!({ "removed": name }), || format!("profile {name} is removed; its installation stays"))
+            }
+        }
+    }
+}
+
+fn list(json: bool) -> Result<(), TaskError> {
+    let settings = Settings::load()?;
+    let rows = settings.profiles.iter().map(|(name, profile)| {
+        let mark = if *name == settings.profile { "*" } else { "" };
+        let root = profile.root.display().to_string();
+        vec![
+            mark.to_owned(),
+            name.clone(),
+            profile.client_id.clone(),
+            profile.channel.clone(),
+            profile.repository.clone(),
+            root,
+        ]
+    });
+    say(json, &json!({ "current": settings.profile, "profiles": settings.profiles }), || {
+        let heading = ["", "PROFILE", "BUILD", "CHANNEL", "REPOSITORY", "FOLDER"].map(str::to_owned).to_vec();
+        table(&std::iter::once(heading).chain(rows).collect::<Vec<_>>())
+    })
+}

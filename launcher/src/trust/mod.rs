@@ -1,0 +1,47 @@
+//! Trust in a repository: signed metadata with the roles and protections of The Update Framework (TUF), so that neither a
+//! mirror, nor the network, nor the update service can make an installation take anything but what the studio signed, newest
+//! version first.
+//!
+//! - `client`: the specification's client workflow ([`refresh`]), and where the root of trust comes from ([`pin`]).
+//! - `catalogue`: rules for what a signed catalogue may hold.
+//! - `sign`, `keys`: the studio's side: keys, metadata, rotation.
+//! - `metadata`, `canonical`, `time`: the formats; `refusal`: why something is not trusted.
+//!
+//! Time comes in as an argument, seconds since 1970 (UTC). Formats and threats: `launcher/docs/trust.md`.
+
+mod canonical;
+pub(crate) mod catalogue;
+mod client;
+mod keys;
+mod metadata;
+mod refusal;
+mod sign;
+pub(crate) mod time;
+
+pub(crate) use client::check_upload;
+pub use client::{Pin, pin, pinned, refresh};
+pub use keys::{KeyFile, KeyRing, Passphrase};
+pub use metadata::Role;
+pub(crate) use sign::latest_version;
+pub use sign::{Lifetimes, Signed, Thresholds, create, rotate, sign, sign_online};
+
+#[cfg(test)]
+mod tests;
+
+/// The metadata files' place in a repository.
+pub(crate) const METADATA: &str = "metadata";
+/// The longest root that is read, bytes.
+pub(crate) const ROOT_BYTES_MAX: u64 = 64 << 10;
+/// The longest timestamp that is read, bytes.
+pub(crate) const TIMESTAMP_BYTES_MAX: u64 = 16 << 10;
+/// The longest snapshot that is read, bytes.
+pub(crate) const SNAPSHOT_BYTES_MAX: u64 = 64 << 10;
+/// The longest list of catalogues that is read, bytes.
+pub(crate) const TARGETS_BYTES_MAX: u64 = 1 << 20;
+/// The longest catalogue that is read, bytes.
+pub(crate) const CATALOGUE_BYTES_MAX: u64 = 16 << 20;
+
+/// Seconds since 1970 (UTC) by this machine's clock.
+pub fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
