@@ -12,6 +12,7 @@
 
 pub mod bodies;
 pub mod bot;
+pub mod debian;
 pub mod latency;
 pub mod live;
 pub mod loopback;
