@@ -342,14 +342,15 @@ fn any_event(operators: bool) -> impl Generates<Value = Event> {
         prop_oneof![Just(Illness::Hung { for_s: 1.0, tick: None }), Just(Illness::Memory { bytes: 2, max: 1 })];
     let after = prop_oneof![Just(AfterDrain::Stop), Just(AfterDrain::Start), Just(AfterDrain::Hold)];
     let weight = u32::from(operators);
+    let journal = (child.clone(), prop::option::of(0u64..60_000));
+    let journal = journal.prop_map(|(child, until_ms)| Event::Journal(child, until_ms.map(ms)));
     prop_oneof![
         8 => (child.clone(), any_ending()).prop_map(|(child, ending)| Event::Ended(child, ending)),
         12 => child.clone().prop_map(Event::Gone),
         6 => child.clone().prop_map(Event::Ready),
-        4 => (child.clone(), prop::option::of(0u64..60_000))
-            .prop_map(|(child, until_ms)| Event::Journal(child, until_ms.map(ms))),
         3 => (child.clone(), illness).prop_map(|(child, illness)| Event::Unwell(child, illness)),
-        12 => Just(Event::TimePassed),
+        // Ten at most with a weight of nothing among them.
+        16 => prop_oneof![3 => Just(Event::TimePassed), 1 => journal],
         weight => child.clone().prop_map(Event::Start),
         weight => child.clone().prop_map(Event::Stop),
         weight => child.clone().prop_map(Event::Restart),

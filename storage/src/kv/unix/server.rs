@@ -128,6 +128,10 @@ impl StoreServer {
         let connections: Vec<Arc<Connection>> = locked(&self.shared.connections).values().cloned().collect();
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.shared.counters;
+        let (last_commit_micros, p99_commit_micros) = {
+            let recent = locked(&counters.commit_micros);
+            (recent.last(), recent.p99())
+        };
         ServerStatus {
             connections: connections.len(),
             connections_total: count(&counters.connections),
@@ -136,8 +140,8 @@ impl StoreServer {
             commit_groups: count(&counters.commit_groups),
             bytes_received: count(&counters.bytes_received),
             bytes_sent: count(&counters.bytes_sent),
-            last_commit_micros: locked(&counters.commit_micros).last(),
-            p99_commit_micros: locked(&counters.commit_micros).p99(),
+            last_commit_micros,
+            p99_commit_micros,
             poisoned: locked(&counters.poisoned).clone(),
             snapshots: connections.iter().map(|connection| connection.snapshot_count()).sum(),
             watches: connections.iter().map(|connection| connection.watch_count()).sum(),
