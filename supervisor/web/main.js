@@ -11,7 +11,7 @@ const LEVEL = {
   running: "good", starting: "fair", recovering: "fair", queued: "fair", waiting: "fair", draining: "fair", stopping: "fair", clearing: "fair",
   quarantined: "bad", stopped: "off", finished: "off", held: "off",
 };
-const STATE = { waiting: "restarting", clearing: "ending", queued: "in line", held: "maintenance" };
+const STATE = { waiting: "restarting", recovering: "restarting", clearing: "ending", queued: "in line", held: "maintenance" };
 const byId = (id) => document.getElementById(id);
 const rows = new Map();
 const logs = new Logs(byId("log"), byId("filter"), byId("latest"));

@@ -109,6 +109,11 @@ fn a_quarantined_childs_journal_reaches_a_store_that_was_down() {
     };
     wait_until("an unreachable store", || store()["reachable"] == false && store()["last_error"].is_string());
     assert!(store()["backlog_bytes"].as_u64().unwrap() > FRAMES * 300);
+    let answer = supervised.http("/api/store");
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"reachable\":false"), "{answer}");
+    let metrics = supervised.http("/metrics");
+    let waits = "vsekai_child_journal_waits{child=\"shard\",group=\"main\"} 1\n";
+    assert!(metrics.contains("\nvsekai_store_up 0\n") && metrics.contains(waits), "{metrics}");
 
     supervised.done(&["start", "store"]);
     let child = wait_for_journal(&supervised, "drained");
@@ -117,6 +122,8 @@ fn a_quarantined_childs_journal_reaches_a_store_that_was_down() {
     check_world(&supervised);
     wait_until("a reachable store", || store()["reachable"] == true && store()["commits"].as_u64() > Some(0));
     assert_eq!(store()["backlog_bytes"], 0);
+    let metrics = supervised.http("/metrics");
+    assert!(metrics.contains("\nvsekai_store_up 1\n") && metrics.contains(&waits.replace("} 1", "} 0")), "{metrics}");
 }
 
 #[test]
