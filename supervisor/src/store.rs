@@ -184,8 +184,12 @@ pub fn drain(task: &DrainTask) -> Result<()> {
 fn say(task: &DrainTask, said: &DrainSaid) {
     let text = match said {
         said if task.json => serde_json::to_string(said).unwrap_or_default(),
-        DrainSaid::Waiting { reason, backlog_bytes } => format!("Waiting, {backlog_bytes} bytes in the journal: {reason}"),
-        DrainSaid::Draining { frames, backlog_bytes } => format!("{frames} frames are in, {backlog_bytes} bytes are left"),
+        DrainSaid::Waiting { reason, backlog_bytes } => {
+            format!("Waiting, {backlog_bytes} bytes in the journal: {reason}")
+        }
+        DrainSaid::Draining { frames, backlog_bytes } => {
+            format!("{frames} frames are in, {backlog_bytes} bytes are left")
+        }
         DrainSaid::Done { frames: 0, frame, .. } => format!("Nothing was missing; the store has frame {frame}"),
         DrainSaid::Done { frames, bytes, frame, state_hash } => {
             format!("{frames} frames ({bytes} bytes) are in; the store has frame {frame}, state hash {state_hash}")
