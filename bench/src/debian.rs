@@ -79,7 +79,10 @@ impl Unpacked {
         let mut libraries = Vec::new();
         for place in ["lib", "usr/lib"] {
             if let Some(folder) = find(&self.root, &[place], |name| name.ends_with("-linux-gnu")) {
+                // Some libraries lie in a folder of their own, and are asked for without it.
+                let own = folder.join("pulseaudio");
                 libraries.push(folder.display().to_string());
+                libraries.extend(own.is_dir().then(|| own.display().to_string()));
             }
         }
         let folder = self.root.join("run-here");

@@ -176,7 +176,7 @@ impl Error {
     }
 
     /// True when the store may do later what it does not do now: nothing is wrong with what was asked.
-    pub(crate) fn may_pass(&self) -> bool {
+    pub fn may_pass(&self) -> bool {
         self.is_retryable() || matches!(self, Error::CommitUnknownResult | Error::Unavailable(_))
     }
 

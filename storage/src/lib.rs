@@ -36,4 +36,7 @@ pub use config::Config;
 pub use error::Error;
 pub use home::read_home;
 pub use register::ID_BLOCK;
-pub use storage::{Event, EventSink, Exporter, NewWorld, Opened, SavedWorld, Status, Storage, last_durable_frame};
+pub use storage::{
+    Drained, Event, EventSink, Exporter, NewWorld, Opened, SavedWorld, Status, Storage, drain_journal, journal_bytes,
+    last_durable_frame,
+};

@@ -157,6 +157,14 @@ impl Register {
         self.update(next, |_| Ok(()))
     }
 
+    /// For an owner that is dead and whose journal is in the store: raises the epoch, so that it can't write wherever it may
+    /// still be, and says that no frame is missing.
+    pub(crate) fn retire(&mut self) -> Result<(), Error> {
+        let next =
+            OwnRecord { epoch: self.own.epoch + 1, journal: 0, journal_place: String::new(), ..self.own.clone() };
+        self.update(next, |_| Ok(()))
+    }
+
     /// Reserves `count` more ids.
     pub(crate) fn reserve_ids(&mut self, count: u64) -> Result<IdBlock, Error> {
         let (next, block) = self.reserved(count)?;

@@ -76,6 +76,13 @@ fn routes() -> Vec<Route> {
             EVENTS,
             get(stream::events),
         ),
+        read(
+            "/api/store",
+            "The store of this machine: whether it answers, its last error, how long commits take, what it does not have yet",
+            &[],
+            JSON,
+            get(store),
+        ),
         read("/api/children", "All children", &[], JSON, get(children)),
         read("/api/children/{name}", "One child", &[], JSON, get(child)),
         read("/api/children/{name}/history", "Its last three minutes, one point a second", &[], JSON, get(history)),
@@ -150,6 +157,14 @@ async fn openapi_document() -> Response {
 async fn board(State(shared): State<Shared>) -> Response {
     let board = shared.engine.board.borrow().clone();
     json_answer(&*board)
+}
+
+async fn store(State(shared): State<Shared>) -> Response {
+    let board = shared.engine.board.borrow().clone();
+    match &board.store {
+        Some(store) => json_answer(store),
+        None => refuse(StatusCode::NOT_FOUND, "this supervisor has no [store]"),
+    }
 }
 
 async fn children(State(shared): State<Shared>) -> Response {

@@ -235,7 +235,23 @@ fn table(board: &Board) -> String {
     let head = ["NAME", "STATE", "PID", "UPTIME", "RESTARTS", "HZ", "PLAYERS", "BACKLOG", "MEMORY", "WHY"];
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(board.children.iter().map(row));
-    columns(&rows)
+    let mut text = columns(&rows);
+    if let Some(store) = &board.store {
+        let ms = |us: u64| us as f64 / 1_000.0;
+        let health = match (store.answer_us, &store.last_error) {
+            (Some(us), _) if store.reachable => format!("answers in {:.1} ms", ms(us)),
+            (_, Some(error)) => format!("does not answer: {error}"),
+            _ => "has not answered yet".to_owned(),
+        };
+        text += &format!(
+            "\n\nThe store {health}; {} commits, p99 {:.1} ms, {} clients, {} in journals",
+            store.commits,
+            ms(store.commit_p99_us),
+            store.clients,
+            bytes(store.backlog_bytes)
+        );
+    }
+    text
 }
 
 fn row(child: &ChildView) -> [String; 10] {

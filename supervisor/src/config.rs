@@ -24,6 +24,12 @@ pub const NAME_CHARS_MAX: usize = 40;
 const SOCKET_BYTES_MAX: usize = 107;
 /// A day is longer than any of these times needs to be.
 const TIME_S_MAX: f64 = 86_400.0;
+/// What the child that serves the store is called, and its group.
+pub const STORE: &str = "store";
+/// How long the store may not be heard: a disk that syncs slowly is no reason to end it.
+const STORE_TIMEOUT: Duration = Duration::from_secs(60);
+/// It may finish its commits for so long.
+const STORE_GRACE: Duration = Duration::from_secs(60);
 /// Most bytes of the file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -74,8 +80,30 @@ pub struct Config {
     pub token_file: Option<PathBuf>,
     /// Names and rules, in order.
     pub groups: Vec<(String, GroupRules)>,
-    /// In order.
+    /// In order. The first is the store, if there is one.
     pub children: Vec<ChildConfig>,
+    /// The store that is served to the children of this machine.
+    pub store: Option<StoreConfig>,
+}
+
+/// The store of this machine: a child of its own, called [`STORE`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// What is served: `local:DIR` or `mem:`.
+    pub url: String,
+    /// Where: others use it as `unix:SOCKET`.
+    pub socket: PathBuf,
+}
+
+/// Where a child keeps what it has not brought into the store yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalConfig {
+    /// The journal's directory.
+    pub directory: PathBuf,
+    /// The store behind it.
+    pub store: String,
+    /// How long a restart waits for the journal to be in the store.
+    pub wait: Duration,
 }
 
 /// One child.
@@ -103,6 +131,8 @@ pub struct ChildConfig {
     pub log: LogLimits,
     /// How many crash reports are kept.
     pub crashes: usize,
+    /// What is brought into the store when it is dead.
+    pub journal: Option<JournalConfig>,
 }
 
 /// How a child shows that it is well.
@@ -139,6 +169,7 @@ pub enum Target {
 struct RawConfig {
     state_dir: Spanned<PathBuf>,
     http: RawHttp,
+    store: Option<RawStore>,
     group: Vec<RawGroup>,
     child: Vec<RawChild>,
 }
@@ -146,7 +177,7 @@ struct RawConfig {
 impl Default for RawConfig {
     fn default() -> Self {
         let state_dir = Spanned::new(0..0, "state".into());
-        RawConfig { state_dir, http: RawHttp::default(), group: Vec::new(), child: Vec::new() }
+        RawConfig { state_dir, http: RawHttp::default(), store: None, group: Vec::new(), child: Vec::new() }
     }
 }
 
@@ -162,6 +193,28 @@ impl Default for RawHttp {
     fn default() -> Self {
         RawHttp { address: at("127.0.0.1:8075".to_owned()), socket: None, token_file: None }
     }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawStore {
+    url: Spanned<String>,
+    #[serde(default)]
+    socket: Option<Spanned<PathBuf>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawJournal {
+    data: Spanned<PathBuf>,
+    #[serde(default)]
+    store: Option<Spanned<String>>,
+    #[serde(default = "wait_s")]
+    wait_s: Spanned<f64>,
+}
+
+fn wait_s() -> Spanned<f64> {
+    at(30.0)
 }
 
 #[derive(Debug, Deserialize)]
@@ -213,6 +266,8 @@ struct RawChild {
     limits: RawLimits,
     #[serde(default)]
     log: RawLog,
+    #[serde(default)]
+    journal: Option<RawJournal>,
 }
 
 fn nothing<T: Default>() -> Spanned<T> {
@@ -395,7 +450,19 @@ impl Checker<'_> {
             let rules = GroupRules { strategy: one_for_one(), restarts_max: 5, window: Duration::from_secs(10) };
             groups.push(("main".to_owned(), rules));
         }
+        let store = raw.store.as_ref().map(|store| self.store(store, &state_dir)).transpose()?;
         let mut children: Vec<ChildConfig> = Vec::new();
+        if let (Some(store), Some(raw_store)) = (&store, &raw.store) {
+            if groups.iter().any(|(name, _)| name == STORE) {
+                return self.wrong("store", &raw_store.url, format!("needs a group of its own, and there is a group {STORE:?}"));
+            }
+            // Tried for ever: whoever uses it sits an outage out.
+            let rules =
+                GroupRules { strategy: one_for_one(), restarts_max: u32::MAX, window: Duration::from_secs(10) };
+            groups.push((STORE.to_owned(), rules));
+            self.socket("state_dir", &raw.state_dir, &state_dir.join("children").join(STORE).join(NOTIFY_SOCKET))?;
+            children.push(self.store_child(store, groups.len() - 1)?);
+        }
         for child in raw.child {
             if children.len() == CHILDREN_MAX {
                 return self.wrong("child", &child.name, format!("is one too many, {CHILDREN_MAX} are allowed"));
@@ -403,7 +470,7 @@ impl Checker<'_> {
             if children.iter().any(|other| other.name == *child.name.get_ref()) {
                 return self.wrong("child.name", &child.name, format!("is {:?} a second time", child.name.get_ref()));
             }
-            children.push(self.child(child, &groups, &state_dir, &raw.state_dir)?);
+            children.push(self.child(child, &groups, &state_dir, &raw.state_dir, store.as_ref())?);
         }
         let token_file = raw.http.token_file.map(|file| self.folder.join(file));
         let http = match &raw.http.address.get_ref()[..] {
@@ -429,7 +496,81 @@ impl Checker<'_> {
             }
             None => Some(state_dir.join("api.sock")),
         };
-        Ok(Config { state_dir, http, socket, token_file, groups, children })
+        Ok(Config { state_dir, http, socket, token_file, groups, children, store })
+    }
+
+    fn store(&self, raw: &RawStore, state_dir: &Path) -> Result<StoreConfig, ConfigError> {
+        let url = match raw.url.get_ref().split_once(':') {
+            Some(("mem", "")) => "mem:".to_owned(),
+            Some(("local", directory)) if !directory.is_empty() => {
+                format!("local:{}", self.folder.join(directory).display())
+            }
+            _ => {
+                let why = format!("is {:?}, it must be local:DIR, or mem:", raw.url.get_ref());
+                return self.wrong("store.url", &raw.url, why);
+            }
+        };
+        let socket = match &raw.socket {
+            Some(socket) => self.folder.join(socket.get_ref()),
+            None => state_dir.join("store.sock"),
+        };
+        match &raw.socket {
+            Some(key) => self.socket("store.socket", key, &socket)?,
+            None => self.socket("state_dir", &raw.url, &socket)?,
+        }
+        Ok(StoreConfig { url, socket })
+    }
+
+    /// The store is a child as others are: it outlives a supervisor that is killed, has a log, and is started again.
+    fn store_child(&self, store: &StoreConfig, group: usize) -> Result<ChildConfig, ConfigError> {
+        let program = std::env::current_exe()
+            .map_err(|source| ConfigError::Read { path: self.path.to_owned(), source })?;
+        let text = |path: &Path| path.display().to_string();
+        // What Linux says when the file was replaced: then the new one is meant.
+        let program = text(&program).trim_end_matches(" (deleted)").to_owned();
+        let command =
+            vec![program, "store".into(), "--store".into(), store.url.clone(), "--socket".into(), text(&store.socket)];
+        Ok(ChildConfig {
+            name: STORE.to_owned(),
+            command,
+            environment: BTreeMap::new(),
+            directory: self.folder.clone(),
+            rules: ChildRules {
+                group,
+                restart: Restart::Permanent,
+                grace: STORE_GRACE,
+                // A large store that was killed is walked through before it is served.
+                start_timeout: Duration::from_secs(600),
+                abort_timeout: Duration::from_secs(5),
+                drain_timeout: STORE_GRACE,
+            },
+            drain_url: None,
+            health: Health::Notify(Some(STORE_TIMEOUT)),
+            memory_bytes: None,
+            open_files: None,
+            log: LogLimits::default(),
+            crashes: 20,
+            journal: None,
+        })
+    }
+
+    fn journal(&self, raw: &RawJournal, store: Option<&StoreConfig>) -> Result<JournalConfig, ConfigError> {
+        let data = self.folder.join(raw.data.get_ref());
+        let url = match (&raw.store, store) {
+            (Some(url), _) => match url.get_ref().split_once(':') {
+                Some((kind @ ("local" | "unix" | "fdb"), path)) if !path.is_empty() => {
+                    format!("{kind}:{}", self.folder.join(path).display())
+                }
+                _ => {
+                    let why = format!("is {:?}, it must be local:DIR, unix:SOCKET or fdb:CLUSTER_FILE", url.get_ref());
+                    return self.wrong("child.journal.store", url, why);
+                }
+            },
+            (None, Some(store)) => format!("unix:{}", store.socket.display()),
+            (None, None) => format!("local:{}", data.join("store").display()),
+        };
+        let wait = self.time("child.journal.wait_s", &raw.wait_s, 0.0)?;
+        Ok(JournalConfig { directory: data.join("journal"), store: url, wait })
     }
 
     fn socket<T>(&self, key: &str, value: &Spanned<T>, path: &Path) -> Result<(), ConfigError> {
@@ -450,6 +591,7 @@ impl Checker<'_> {
         groups: &[(String, GroupRules)],
         state_dir: &Path,
         state_key: &Spanned<PathBuf>,
+        store: Option<&StoreConfig>,
     ) -> Result<ChildConfig, ConfigError> {
         let name = self.name("child.name", &raw.name)?;
         self.socket("state_dir", state_key, &state_dir.join("children").join(&name).join(NOTIFY_SOCKET))?;
@@ -483,6 +625,7 @@ impl Checker<'_> {
                 Some(url.to_owned())
             }
         };
+        let journal = raw.journal.as_ref().map(|journal| self.journal(journal, store)).transpose()?;
         let log = LogLimits {
             file_bytes: self.whole("child.log.file_mib", &raw.log.file_mib, 1, 4_096)? << 20,
             file_age_s: self.whole("child.log.file_age_h", &raw.log.file_age_h, 1, 8_760)? * 3_600,
@@ -510,6 +653,7 @@ impl Checker<'_> {
             open_files: (open_files > 0).then_some(open_files),
             log,
             crashes: usize::try_from(self.whole("child.log.crashes", &raw.log.crashes, 1, 1_000)?).unwrap_or(1),
+            journal,
             name,
         })
     }

@@ -8,19 +8,24 @@ mod adopt;
 mod asks;
 mod child;
 pub mod crash;
+mod journal;
 mod probe;
 mod pulse;
+mod store;
 mod tether;
 
 pub use asks::{Ask, Asked, Refused};
 pub use child::{ChildView, Point, Sample};
+pub use journal::JournalView;
+pub use store::StoreView;
 
 use crate::config::{Config, Health};
 use crate::fleet::{Action, Cause, Event, Fleet, Phase, Why};
 use crate::link::{Ending, Exit, FromKeeper, LOGS, RECORD, Record, ToKeeper, write_whole};
 use crate::log::unix_ms;
-use crate::notify::Said;
+use crate::notify::{self, Said};
 use crate::procfs::{self, Process};
+use crate::store::DrainSaid;
 use anyhow::{Context, Result};
 use child::Child;
 use crash::CrashReport;
@@ -31,6 +36,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use store::StoreState;
 use tether::{FromTether, Word};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, mpsc, watch};
@@ -69,7 +75,7 @@ pub struct Happened {
     pub child: Option<String>,
     /// Which of its runs.
     pub run: u64,
-    /// `started`, `ready`, `ended`, `gone`, `failed`, `finished`, `quarantined`, `stopping`, `killing`, `draining`, `adopted`, `lost`, `asked`, `note`.
+    /// `started`, `ready`, `ended`, `gone`, `failed`, `finished`, `quarantined`, `stopping`, `killing`, `draining`, `adopted`, `lost`, `journal`, `asked`, `note`.
     pub kind: String,
     /// In words.
     pub text: String,
@@ -118,6 +124,9 @@ pub struct Board {
     pub groups: Vec<GroupView>,
     /// In order.
     pub children: Vec<ChildView>,
+    /// The store of this machine, if this supervisor has one.
+    #[serde(default)]
+    pub store: Option<StoreView>,
     /// The newest events, oldest first.
     pub recent: Vec<Happened>,
 }
@@ -151,6 +160,10 @@ enum HelperWord {
     Well { child: usize, run: u64 },
     Ill { child: usize, run: u64, times: u32, reason: String },
     DrainRefused { child: usize, run: u64, reason: String },
+    /// Of the drain of a journal; nothing when it has ended.
+    Drain { child: usize, number: u64, said: Option<DrainSaid> },
+    /// How long the store took to answer, microseconds, or why it did not.
+    Store(Result<u64, String>),
 }
 
 /// The engine; see the module.
@@ -172,6 +185,9 @@ pub struct Engine {
     lost: Vec<usize>,
     sampling: bool,
     shown: bool,
+    store: StoreState,
+    /// Drains of journals begun.
+    drains: u64,
     /// What the supervisor itself holds.
     own: Sample,
     /// Those that run already are not told to have been started.
@@ -216,6 +232,7 @@ impl Engine {
             },
             groups: Vec::new(),
             children: Vec::new(),
+            store: None,
             recent: Vec::new(),
         };
         let (board, shown) = watch::channel(Arc::new(board));
@@ -236,6 +253,8 @@ impl Engine {
             lost: Vec::new(),
             sampling: false,
             shown: false,
+            store: StoreState::default(),
+            drains: 0,
             own: Sample::default(),
             adopting: true,
             host,
@@ -263,8 +282,14 @@ impl Engine {
 
         self.adopt_all().await;
         self.adopting = false;
+        for index in 0..self.children.len() {
+            // Whoever was there before us, and this in the middle, may have been killed.
+            if self.fleet.members()[index].phase == Phase::Idle {
+                self.begin_drain(index);
+            }
+        }
         self.step(Event::Begin);
-        tell_systemd("READY=1\nSTATUS=supervising");
+        notify::tell("READY=1\nSTATUS=supervising");
         while self.outcome.is_none() {
             self.show();
             let wakes_at = self.fleet.wakes_at().map(|at| tokio::time::Instant::from_std(self.clock + at));
@@ -287,11 +312,11 @@ impl Engine {
                 () = wake => self.step(Event::TimePassed),
                 () = sleep(HUNT_INTERVAL), if hunting => self.hunt(),
                 _ = second.tick() => self.sample(),
-                _ = watchdog.tick() => tell_systemd("WATCHDOG=1"),
+                _ = watchdog.tick() => notify::tell("WATCHDOG=1"),
             }
         }
         self.show();
-        tell_systemd("STOPPING=1");
+        notify::tell("STOPPING=1");
         if self.outcome == Some(Outcome::Stopped) {
             for child in &self.children {
                 // Whoever starts the supervisor again wants all of them.
@@ -338,6 +363,7 @@ impl Engine {
 
     fn act(&mut self, action: Action) {
         match action {
+            Action::Start(child) if self.end_drain_for_start(child) => {}
             Action::Start(child) => self.start(child),
             Action::Stop(child) => {
                 let grace = self.children[child].config.rules.grace;
@@ -420,6 +446,7 @@ impl Engine {
     fn start(&mut self, index: usize) {
         let run = self.children[index].run + 1;
         self.children[index].run = run;
+        self.children[index].forget_drain();
         let (folder, spec) = (self.children[index].folder.clone(), self.children[index].spec());
         match adopt::spawn_keeper(&folder, &spec) {
             Ok(keeper) => self.hold(index, run, keeper),
@@ -580,6 +607,8 @@ impl Engine {
         }
         child.end_run();
         self.tell(Some(index), "gone", "everybody of it is gone".to_owned());
+        // Before that the restart could be due.
+        self.begin_drain(index);
         self.step(Event::Gone(index));
     }
 
@@ -633,6 +662,8 @@ impl Engine {
                     self.drain_by_signal(child);
                 }
             }
+            HelperWord::Drain { child, number, said } => self.hear_drain(child, number, said),
+            HelperWord::Store(answer) => self.hear_store(answer),
             HelperWord::Well { .. } | HelperWord::Ill { .. } | HelperWord::DrainRefused { .. } => {}
         }
     }
@@ -640,6 +671,8 @@ impl Engine {
     /// Has children looked at, on another thread: a machine under load answers slowly.
     fn sample(&mut self) {
         self.check_pulses();
+        self.ask_store();
+        self.drain_again();
         if std::mem::replace(&mut self.sampling, true) {
             return;
         }
@@ -757,6 +790,7 @@ impl Engine {
                 })
                 .collect(),
             children: views.map(|(child, member)| child.view(group(child.config.rules.group), member, now)).collect(),
+            store: self.store_view(),
             recent: self.recent.iter().cloned().collect(),
         };
         self.board.send_replace(Arc::new(board));
@@ -796,19 +830,4 @@ fn unix_us() -> u64 {
 fn notify_interval() -> Duration {
     let wanted = std::env::var("WATCHDOG_USEC").ok().and_then(|text| text.parse::<u64>().ok());
     wanted.map_or(Duration::from_secs(3_600), |us| Duration::from_micros((us / 2).max(1_000)))
-}
-
-/// Tells systemd, if that started us (sd_notify(3)).
-fn tell_systemd(text: &str) {
-    use std::os::linux::net::SocketAddrExt;
-    use std::os::unix::net::{SocketAddr, UnixDatagram};
-    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return };
-    let address = match name.as_encoded_bytes().strip_prefix(b"@") {
-        Some(name) => SocketAddr::from_abstract_name(name),
-        None => SocketAddr::from_pathname(&name),
-    };
-    let told = address.and_then(|address| UnixDatagram::unbound()?.send_to_addr(text.as_bytes(), &address));
-    if let Err(error) = told {
-        warn!("systemd cannot be told: {error}");
-    }
 }

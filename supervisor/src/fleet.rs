@@ -100,6 +100,9 @@ pub enum Event {
     Ended(usize, Ending),
     /// After that, nobody of it is left.
     Gone(usize),
+    /// What the child's last run left is being brought into the database until then at the longest (`Some`), or no more (`None`): it
+    /// is not started in between. Before [`Event::Gone`] of that run, or [`Event::Begin`].
+    Journal(usize, Option<Duration>),
     /// The child asks for time to become ready, until then.
     MoreTime(usize, Duration),
     /// The child is not well.
@@ -215,6 +218,8 @@ pub struct Member {
     ready_until: Duration,
     /// It is not started before.
     pub not_before: Duration,
+    /// Its journal is being brought into the database: it is not started before that is over, or this time has come.
+    pub held_until: Option<Duration>,
     /// The newest failure.
     pub last_failure: Option<Cause>,
     /// How often it was started again after a failure.
@@ -228,6 +233,11 @@ impl Member {
 
     fn leaving(&self) -> bool {
         self.phase != Phase::Idle && (self.down.is_some() || self.again)
+    }
+
+    /// It is not started before.
+    fn starts_at(&self) -> Duration {
+        self.not_before.max(self.held_until.unwrap_or_default())
     }
 
     fn ready_by(&self, since: Duration) -> Duration {
@@ -287,6 +297,7 @@ impl Fleet {
             counted: false,
             ready_until: Duration::ZERO,
             not_before: Duration::ZERO,
+            held_until: None,
             last_failure: None,
             restarts: 0,
         };
@@ -317,7 +328,7 @@ impl Fleet {
     /// When [`Event::TimePassed`] is wanted at the latest; `None` when only other events matter.
     pub fn wakes_at(&self) -> Option<Duration> {
         let at = self.members.iter().filter_map(|member| match &member.phase {
-            Phase::Idle => (member.down.is_none() && member.not_before > self.now).then_some(member.not_before),
+            Phase::Idle => (member.down.is_none() && member.starts_at() > self.now).then(|| member.starts_at()),
             Phase::Starting { since } => Some(member.ready_by(*since)),
             Phase::Running { .. } => None,
             // When everybody goes, its turn is not a matter of time.
@@ -372,6 +383,7 @@ impl Fleet {
                     member.again = false;
                 }
             }
+            Event::Journal(child, until) => self.members[child].held_until = until,
             Event::MoreTime(child, until) => self.members[child].ready_until = until,
             Event::Unwell(child, illness) => self.unwell(child, illness, actions),
 
@@ -628,7 +640,7 @@ impl Fleet {
         for child in 0..self.members.len() {
             let member = &self.members[child];
             let batch = member.batch;
-            let due = member.phase == Phase::Idle && member.down.is_none() && now >= member.not_before;
+            let due = member.phase == Phase::Idle && member.down.is_none() && now >= member.starts_at();
             if !due
                 || self.members.iter().any(|other| other.batch == batch && other.leaving())
                 || self.members[..child].iter().any(|m| m.batch == batch && m.awaited && m.down.is_none())
@@ -642,7 +654,7 @@ impl Fleet {
                 self.scopes[scope].restarts.push_back(now);
             }
             let member = &mut self.members[child];
-            (member.again, member.ready_until) = (false, Duration::ZERO);
+            (member.again, member.ready_until, member.held_until) = (false, Duration::ZERO, None);
             member.phase = Phase::Starting { since: now };
             actions.push(Action::Start(child));
         }

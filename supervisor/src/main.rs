@@ -59,6 +59,10 @@ enum Task {
     /// They use it as `unix:SOCKET`. Only this user's processes may: the socket has mode 0600.
     #[command(after_help = STORE_EXAMPLE)]
     Store(StoreArgs),
+    /// Bring what a dead shard has left in its journal into its store, so that the store alone has the world.
+    ///
+    /// The supervisor does this by itself for children with `[child.journal]`. Killed at any moment, nothing is lost.
+    DrainJournal(DrainArgs),
     /// Check a configuration
     Check,
     /// The state tree: small values for operators and servers, kept by the running supervisor
@@ -81,6 +85,22 @@ struct StoreArgs {
     /// Where to listen; a socket that a dead server has left is replaced
     #[arg(long, value_name = "PATH")]
     socket: PathBuf,
+}
+
+#[derive(Args)]
+struct DrainArgs {
+    /// The journal's directory: `journal` in the shard's data directory
+    #[arg(long, value_name = "DIR")]
+    journal: PathBuf,
+    /// Its store: local:DIR, unix:SOCKET or fdb:CLUSTER_FILE
+    #[arg(long, value_name = "URL")]
+    store: String,
+    /// Try again for as long as the store does not answer
+    #[arg(long)]
+    patient: bool,
+    /// End with this process, which must be the one that started this
+    #[arg(long, value_name = "PID", hide = true)]
+    parent: Option<i32>,
 }
 
 #[derive(Args)]
@@ -130,13 +150,21 @@ fn main() -> ExitCode {
         },
         Task::Request(request) => ask(&place, request),
         Task::Tree(command) => ask_tree(&place, &command),
-        Task::Store(StoreArgs { store, socket }) => match store::run(&store, &socket) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                error!("{error:#}");
-                ExitCode::from(EXIT_FAILED)
-            }
-        },
+        Task::Store(StoreArgs { store, socket }) => done(store::run(&store, &socket)),
+        Task::DrainJournal(DrainArgs { journal, store, patient, parent }) => {
+            let storage = vsekai_storage::Config::new(store, journal);
+            done(store::drain(&store::DrainTask { storage, patient, parent, json: place.json }))
+        }
+    }
+}
+
+fn done(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("{error:#}");
+            ExitCode::from(EXIT_FAILED)
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! What children say over their `NOTIFY_SOCKET`: the protocol of sd_notify(3), with extensions for game servers.
 //!
 //! Lines of `KEY=VALUE` in a datagram. Taken: `READY=1`, `STOPPING=1`, `WATCHDOG=1`, `STATUS=…`, `EXTEND_TIMEOUT_USEC=…`, and ours:
-//! `X_VSEKAI_TICK=<u64>`, `X_VSEKAI_PLAYERS=<u32>`, `X_VSEKAI_BACKLOG=<bytes>`. Everything else is ignored, as systemd does:
+//! `X_VSEKAI_TICK=<u64>`, `X_VSEKAI_PLAYERS=<u32>`, `X_VSEKAI_BACKLOG=<bytes>`, and of a store `X_VSEKAI_COMMITS=<u64>`,
+//! `X_VSEKAI_COMMIT_US=<last> <p99>`, `X_VSEKAI_CLIENTS=<u32>`. Everything else is ignored, as systemd does:
 //! `MAINPID` too, since the supervisor knows whom it started.
 
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,12 @@ pub struct Notice {
     pub players: Option<u32>,
     /// Bytes in its journal that are not in the database yet.
     pub backlog_bytes: Option<u64>,
+    /// Commits that it has answered.
+    pub commits: Option<u64>,
+    /// How long the last commit took, and the 99th percentile, microseconds.
+    pub commit_us: Option<(u64, u64)>,
+    /// Who uses it.
+    pub clients: Option<u32>,
 }
 
 impl Notice {
@@ -52,6 +59,12 @@ impl Notice {
                 "X_VSEKAI_TICK" => notice.tick = value.parse().ok(),
                 "X_VSEKAI_PLAYERS" => notice.players = value.parse().ok(),
                 "X_VSEKAI_BACKLOG" => notice.backlog_bytes = value.parse().ok(),
+                "X_VSEKAI_COMMITS" => notice.commits = value.parse().ok(),
+                "X_VSEKAI_COMMIT_US" => {
+                    notice.commit_us =
+                        value.split_once(' ').and_then(|(last, p99)| Some((last.parse().ok()?, p99.parse().ok()?)));
+                }
+                "X_VSEKAI_CLIENTS" => notice.clients = value.parse().ok(),
                 _ => {}
             }
         }
@@ -84,6 +97,23 @@ pub struct Said {
     pub players: Option<u32>,
     /// The newest backlog.
     pub backlog_bytes: Option<u64>,
+    /// What it said as a store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<SaidOfStore>,
+}
+
+/// What a store says of itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SaidOfStore {
+    /// Commits that it has answered.
+    pub commits: u64,
+    /// How long the last group of commits took, microseconds.
+    pub commit_last_us: u64,
+    /// The 99th percentile of that.
+    pub commit_p99_us: u64,
+    /// Who uses it.
+    pub clients: u32,
 }
 
 impl Said {
@@ -101,6 +131,28 @@ impl Said {
         self.tick = notice.tick.or(self.tick);
         self.players = notice.players.or(self.players);
         self.backlog_bytes = notice.backlog_bytes.or(self.backlog_bytes);
+        if notice.commits.is_some() || notice.commit_us.is_some() || notice.clients.is_some() {
+            let store = self.store.get_or_insert_default();
+            store.commits = notice.commits.unwrap_or(store.commits);
+            (store.commit_last_us, store.commit_p99_us) =
+                notice.commit_us.unwrap_or((store.commit_last_us, store.commit_p99_us));
+            store.clients = notice.clients.unwrap_or(store.clients);
+        }
+    }
+}
+
+/// Tells whoever supervises this process, if it listens: systemd, or a supervisor of ours.
+pub fn tell(text: &str) {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let address = match name.as_encoded_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(&name),
+    };
+    let told = address.and_then(|address| UnixDatagram::unbound()?.send_to_addr(text.as_bytes(), &address));
+    if let Err(error) = told {
+        tracing::warn!("whoever supervises this cannot be told: {error}");
     }
 }
 
@@ -137,6 +189,11 @@ mod tests {
         }
         assert!(said.ready && !said.stopping);
         assert_eq!((said.watchdogs, &said.status[..], said.tick, said.players), (2, "well", Some(6), None));
+        assert_eq!(said.store, None);
+        said.hear(Notice::parse(b"X_VSEKAI_COMMITS=7\nX_VSEKAI_COMMIT_US=40 90"));
+        said.hear(Notice::parse(b"X_VSEKAI_CLIENTS=2\nX_VSEKAI_COMMIT_US=4"));
+        let store = SaidOfStore { commits: 7, commit_last_us: 40, commit_p99_us: 90, clients: 2 };
+        assert_eq!(said.store, Some(store));
         said.hear(Notice::parse(format!("STATUS={}", "x".repeat(9_999)).as_bytes()));
         assert_eq!(said.status.len(), STATUS_CHARS_MAX);
     }

@@ -8,10 +8,10 @@ import { Spark } from "./spark.js";
 const POINTS = 90;
 const HAPPENED_MAX = 120;
 const LEVEL = {
-  running: "good", starting: "fair", queued: "fair", waiting: "fair", draining: "fair", stopping: "fair", clearing: "fair",
+  running: "good", starting: "fair", recovering: "fair", queued: "fair", waiting: "fair", draining: "fair", stopping: "fair", clearing: "fair",
   quarantined: "bad", stopped: "off", finished: "off", held: "off",
 };
-const STATE = { waiting: "restarting", clearing: "ending", queued: "in line", held: "maintenance" };
+const STATE = { waiting: "restarting", recovering: "restarting", clearing: "ending", queued: "in line", held: "maintenance" };
 const byId = (id) => document.getElementById(id);
 const rows = new Map();
 const logs = new Logs(byId("log"), byId("filter"), byId("latest"));
@@ -70,7 +70,7 @@ class Row {
     };
     put("name", child.name);
     put("group", child.pid ? `${child.group} · ${child.pid}` : child.group);
-    const again = child.restarts > 0 && ["clearing", "waiting", "starting"].includes(child.state);
+    const again = child.restarts > 0 && ["clearing", "recovering", "waiting", "starting"].includes(child.state);
     put("state", again ? "restarting" : (STATE[child.state] ?? child.state));
     put("reason", child.reason ?? (child.status || (child.log_lost ? `${child.log_lost} lines lost` : "")));
     this.cells.reason.title = this.cells.reason.textContent;
@@ -110,6 +110,7 @@ function showBoard(board) {
   facts(byId("own"), [
     ["process", String(own.pid)], ["up", duration(own.uptime_ms)], ["memory", bytes(own.rss_bytes)], ["files", String(own.open_files)], ["version", own.version],
   ]);
+  showStore(board.store);
   // The curves have a point a second, boards may come more often.
   const sampled = board.at_unix_ms - sampledAt >= 950;
   if (sampled) sampledAt = board.at_unix_ms;
@@ -133,6 +134,19 @@ function showBoard(board) {
     choose(rows.has(wanted) ? wanted : board.children[0].name);
   }
   for (const happened of board.recent) showHappened(happened);
+}
+
+function showStore(store) {
+  const list = byId("store");
+  list.hidden = !store;
+  if (!store) return;
+  const ms = (us) => (us === null ? "–" : `${(us / 1000).toFixed(us < 10000 ? 1 : 0)} ms`);
+  list.dataset.level = store.reachable ? "good" : "bad";
+  facts(list, [
+    ["store", store.reachable ? "answers" : "does not answer"], ["in", ms(store.answer_us)], ["commit p99", ms(store.commit_p99_us)],
+    ["commits", String(store.commits)], ["clients", String(store.clients)], ["in journals", bytes(store.backlog_bytes)],
+  ]);
+  list.title = store.last_error ? `${store.url} · last error ${clock(store.last_error_unix_ms, 0)}: ${store.last_error}` : store.url;
 }
 
 function facts(list, pairs) {

@@ -1,10 +1,12 @@
 //! The long proofs, each with a short form that CI runs. `cargo xtask prove NAME [--short]`.
 
+pub mod commands;
 pub mod connect;
 pub mod determinism;
 pub mod disk_faults;
 pub mod fencing;
 pub mod hostile_clients;
+pub mod hostile_updates;
 pub mod interop;
 pub mod kill;
 pub mod planted;
@@ -48,6 +50,11 @@ pub const PROOFS: &[Proof] = &[
         name: "hostile-clients",
         shows: "attacks on every layer cost ordinary players nothing, and the shard neither memory nor an answer to strangers",
         run: hostile_clients::run,
+    },
+    Proof {
+        name: "hostile-updates",
+        shows: "every attack of a hostile update server is refused by name; what is installed stays, nothing is written beside it",
+        run: hostile_updates::run,
     },
     Proof {
         name: "determinism",

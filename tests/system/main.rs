@@ -8,5 +8,7 @@ mod hostile;
 mod javascript;
 mod matchbox;
 mod startup;
+mod supervisor_disk;
+mod supervisor_godot;
 mod supervisor_page;
 mod tidy;

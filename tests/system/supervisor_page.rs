@@ -29,15 +29,14 @@ async fn a_killed_shard_is_seen_restarting_and_running_again_without_a_reload() 
     let folder = tempfile::tempdir().unwrap();
     let http = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let config = format!(
-        "[http]\naddress = \"127.0.0.1:0\"\n[[child]]\nname = \"shard\"\n\
-         command = [{:?}, \"run\", \"--data\", {:?}, \"--http\", \"{http}\"]\n\
-         health = {{ kind = \"notify\", timeout_s = 5 }}\n",
-        program("vsekai-shard").unwrap(),
-        folder.path().join("data")
+        "[http]\naddress = \"127.0.0.1:0\"\n[store]\nurl = \"local:db\"\n[[child]]\nname = \"shard\"\n\
+         command = [{:?}, \"run\", \"--data\", \"data\", \"--http\", \"{http}\", \"--store\", \"unix:state/store.sock\"]\n\
+         health = {{ kind = \"notify\", timeout_s = 5 }}\njournal = {{ data = \"data\" }}\n",
+        program("vsekai-shard").unwrap()
     );
     let mut supervisor = Supervisor::start(folder.path(), &config).unwrap();
     let page = Browser::start().await;
-    page.client.goto(&supervisor.url).await.unwrap();
+    page.client.goto(&format!("{}/#shard", supervisor.url)).await.unwrap();
     let state = "document.querySelector('[data-testid=child-shard]')?.dataset.state";
     let running = async || (page.evaluate(state).await == "running").then_some(());
     eventually("the shard on the page", PATIENCE, running).await;
@@ -64,6 +63,9 @@ async fn a_killed_shard_is_seen_restarting_and_running_again_without_a_reload() 
     assert!(happened.as_str().unwrap().contains("SIGKILL"), "{happened}");
     let lines = page.evaluate("document.querySelector('[data-testid=log]').innerText").await;
     assert!(lines.as_str().unwrap().contains("world loaded"), "{lines}");
+
+    let store = page.evaluate("document.querySelector('[data-testid=store]').innerText").await;
+    assert!(store.as_str().unwrap().contains("answers") && store.as_str().unwrap().contains("commit p99"), "{store}");
 
     // By hand, and only after a question.
     let find = async |id: &str| page.client.find(Locator::Css(&format!("[data-testid='{id}']"))).await.unwrap();

@@ -53,8 +53,7 @@ impl Start {
         // With a source of its own a job has nothing to do with the profile.
         let profile = if self.source.is_some() { None } else { Some(settings::profile(None)?) };
         let source = self.source.or(profile.as_ref().map(|profile| profile.repository.clone())).unwrap_or_default();
-        let destination =
-            self.destination.or(profile.as_ref().map(|profile| profile.root.clone())).unwrap_or_default();
+        let destination = self.destination.or(profile.as_ref().map(|profile| profile.root.clone())).unwrap_or_default();
         let source = if source.contains("://") {
             source
         } else {

@@ -134,7 +134,8 @@ impl Origin {
         profile.client_id = self.client_id.clone().unwrap_or(profile.client_id);
         profile.channel = self.channel.clone().unwrap_or(profile.channel);
         profile.root = self.root.clone().unwrap_or(profile.root);
-        profile.root = std::path::absolute(&profile.root).map_err(|source| TaskError::unreadable(&profile.root, source))?;
+        profile.root =
+            std::path::absolute(&profile.root).map_err(|source| TaskError::unreadable(&profile.root, source))?;
         profile.check().map_err(|why| TaskError::new(Exit::Usage, why))?;
         Ok(profile)
     }
@@ -143,7 +144,10 @@ impl Origin {
 /// A folder's whole name, as settings want it.
 fn absolute(folder: &str) -> Result<String, TaskError> {
     let whole = std::path::absolute(folder).map_err(|source| TaskError::unreadable(folder.as_ref(), source))?;
-    whole.into_os_string().into_string().map_err(|_| TaskError::new(Exit::Usage, format!("{folder}: its whole name is not Unicode")))
+    whole
+        .into_os_string()
+        .into_string()
+        .map_err(|_| TaskError::new(Exit::Usage, format!("{folder}: its whole name is not Unicode")))
 }
 
 /// The limits of downloads: a flag's, else the settings'.

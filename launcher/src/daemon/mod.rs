@@ -1,7 +1,7 @@
 //! The background daemon of one user: jobs that go on when the terminal is closed, and after restarts.
 //!
 //! It listens on a random port of 127.0.0.1 and answers only who has the token of `daemon.json` (mode 0600). One runs at a time: whoever
-//! holds `daemon.lock` is it. `docs/daemon.md` has the API.
+//! holds `daemon.lock` is it. `docs/install.md` has the API.
 
 mod job;
 mod mirror;

@@ -17,7 +17,7 @@ pub(crate) mod tail;
 pub mod trial;
 
 pub(crate) use append::Appender;
-pub(crate) use record::{HEADER_BYTES, PAYLOAD_BYTES_MAX};
+pub(crate) use record::{HEADER_BYTES, Header, PAYLOAD_BYTES_MAX};
 pub(crate) use scan::{Scan, scan};
 pub(crate) use segments::Segments;
 pub(crate) use tail::{Record, Tail};

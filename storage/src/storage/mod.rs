@@ -1,12 +1,15 @@
 //! The handle that a shard holds: opens and recovers, takes frames, and runs the two threads behind.
 //!
+//! - `drain`: a dead shard's journal into the store.
 //! - `recover`: journal and store into a world; a new world into the store.
 //! - `workers`: the journal's writer thread, the flusher thread, and what they share.
 
+mod drain;
 mod exporter;
 mod recover;
 mod workers;
 
+pub use drain::{Drained, drain_journal, journal_bytes};
 pub use exporter::Exporter;
 pub use recover::{NewWorld, Opened, SavedWorld, last_durable_frame};
 

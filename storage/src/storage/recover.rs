@@ -8,7 +8,7 @@ use crate::flush::{collect_unreferenced, write_in_batches};
 use crate::home::{Assembler, Encoded};
 use crate::journal::append::cut_tail;
 use crate::journal::scan::Last;
-use crate::journal::{Scan, Segments, scan};
+use crate::journal::{Header, Scan, Segments, scan};
 use crate::keys::{HomeId, Region};
 use crate::kv::{Database, RangeRead};
 use crate::lease::{Owner, observe};
@@ -69,16 +69,8 @@ pub struct NewWorld {
 /// Opens on `database`: see [`Storage::open`].
 pub(super) fn open(database: Database, config: Config, disk: &Arc<dyn Disk>, sink: Sink) -> Result<Opened, Error> {
     let directory = lock(&database, disk, &config.journal_dir)?;
-    let identity = directory.identity()?;
-    let mut found = scan(&**disk, directory.path(), |_| Ok(()))?;
-    let own = database.run(|transaction| read_own(transaction, Region::WHOLE))?;
-    let fit = check_pair(directory.path(), identity, &found, own.as_ref(), config.abandon_journal)?;
-    found.check_end(own.as_ref().map_or(0, |own| own.last_lsn))?;
-    let segments = Arc::new(Segments::new(directory, found.segments.iter().copied()));
-    if found.torn {
-        tracing::warn!(journal = %config.journal_dir.display(), "the journal's last write was torn; it is cut off");
-    }
-    cut_tail(&segments, &mut found)?;
+    let Pair { segments, identity, own, last_lsn, previous_crc } =
+        pair(&database, directory, config.abandon_journal, |_| Ok(()))?;
     let storage = Storage {
         config,
         database: database.clone(),
@@ -88,18 +80,6 @@ pub(super) fn open(database: Database, config: Config, disk: &Arc<dyn Disk>, sin
         running: Mutex::default(),
     };
     let Some(own) = own else { return Ok(Opened { storage, world: None }) };
-
-    let mut last_lsn = found.last.as_ref().map_or(0, |last| last.header.lsn);
-    let mut previous_crc = found.last.as_ref().map_or(0, |last| last.header.crc);
-    if fit == Fit::Late || is_behind(&found, &own)? {
-        // Nothing here is of use, and the next record must not leave a hole behind it.
-        tracing::warn!(journal = %storage.config.journal_dir.display(), "the journal holds nothing that the store lacks; its segments are removed");
-        for first_lsn in found.segments {
-            segments.remove(first_lsn)?;
-        }
-        previous_crc = 0;
-        last_lsn = 0;
-    }
     let mut flusher = storage.flusher(Register::new(database, Region::WHOLE, own));
     while !flusher.has(last_lsn) {
         flusher.flush_batch(last_lsn)?;
@@ -109,6 +89,53 @@ pub(super) fn open(database: Database, config: Config, disk: &Arc<dyn Disk>, sin
     let world = load(&register, ids, storage.config.transaction_bytes())?;
     *crate::sync::locked(&storage.running) = Some(storage.start(register, previous_crc));
     Ok(Opened { storage, world: Some(world) })
+}
+
+/// A journal and the store behind it, found to belong together.
+pub(super) struct Pair {
+    pub(super) segments: Arc<Segments>,
+    /// The journal's.
+    pub(super) identity: u64,
+    /// `None`: there is no world yet.
+    pub(super) own: Option<OwnRecord>,
+    /// The last record that the store must have before anybody goes on; 0 when the journal holds nothing of use.
+    pub(super) last_lsn: u64,
+    previous_crc: u32,
+}
+
+/// Checks that the locked journal is the one in front of this store, and takes away what was torn, came too late or is
+/// behind. `visit` sees each record's header, in order, before that.
+pub(super) fn pair(
+    database: &Database,
+    directory: LockedDirectory,
+    abandon_journal: bool,
+    visit: impl FnMut(&Header) -> Result<(), Error>,
+) -> Result<Pair, Error> {
+    let journal = directory.path().to_owned();
+    let identity = directory.identity()?;
+    let mut found = scan(directory.disk(), directory.path(), visit)?;
+    let own = database.run(|transaction| read_own(transaction, Region::WHOLE))?;
+    let fit = check_pair(&journal, identity, &found, own.as_ref(), abandon_journal)?;
+    found.check_end(own.as_ref().map_or(0, |own| own.last_lsn))?;
+    let segments = Arc::new(Segments::new(directory, found.segments.iter().copied()));
+    if found.torn {
+        tracing::warn!(journal = %journal.display(), "the journal's last write was torn; it is cut off");
+    }
+    cut_tail(&segments, &mut found)?;
+    let mut last_lsn = found.last.as_ref().map_or(0, |last| last.header.lsn);
+    let mut previous_crc = found.last.as_ref().map_or(0, |last| last.header.crc);
+    if let Some(own) = &own
+        && (fit == Fit::Late || is_behind(&found, own)?)
+    {
+        // Nothing here is of use, and the next record must not leave a hole behind it.
+        tracing::warn!(journal = %journal.display(), "the journal holds nothing that the store lacks; its segments are removed");
+        for first_lsn in found.segments {
+            segments.remove(first_lsn)?;
+        }
+        previous_crc = 0;
+        last_lsn = 0;
+    }
+    Ok(Pair { segments, identity, own, last_lsn, previous_crc })
 }
 
 /// Locks the journal. One that a hung process holds is taken from it once the store shows that it is hung.

@@ -2,8 +2,8 @@ use super::*;
 use crate::disk::LockedDirectory;
 use crate::error::Error;
 use crate::journal::segments::list;
-use crate::kv::serve;
-use crate::register::ID_BLOCK;
+use crate::kv::{Fault, serve};
+use crate::register::{ID_BLOCK, read_own};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::fs;
@@ -514,6 +514,101 @@ fn a_segment_that_a_stopped_process_made_meanwhile_is_replaced() {
     events.wait_durable(1);
     storage.close().unwrap();
     assert_eq!(open(&config).0.world.unwrap().frame, 1);
+}
+
+/// What a killed shard left in its journal is brought into the store by somebody else: then the store alone has the world, the
+/// dead one can't write any more, and the shard goes on with the same journal or another.
+#[test]
+fn a_dead_shards_journal_is_drained_and_its_owner_fenced() {
+    let directory = TempDir::new().unwrap();
+    let config = config(directory.path());
+    assert_eq!(drain_journal(&config, |_| ()).unwrap(), Drained::default());
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "something was made");
+    let (storage, events) = created(&config);
+    for number in 1..=20 {
+        storage.append(number, frame(number, 500)).unwrap();
+    }
+    events.wait_durable(20);
+    assert!(matches!(drain_journal(&config, |_| ()), Err(Error::InUse(_))), "somebody lives");
+    drop(storage);
+
+    let before = journal_bytes(&config).unwrap();
+    assert!(before > 20 * 500, "{before}");
+    let mut told = Vec::new();
+    let drained = drain_journal(&config, |so_far| told.push(*so_far)).unwrap();
+    assert_eq!((drained.frames, drained.frame, drained.state_hash), (20, 20, 20_000));
+    assert_eq!((drained.bytes, drained.backlog_bytes), (before, 0));
+    assert_eq!((told[0].frames, told[0].backlog_bytes), (0, before));
+    let again = drain_journal(&config, |_| panic!("there is nothing to do")).unwrap();
+    assert_eq!((again.frames, again.frame), (0, 20));
+    let own = Database::open(&config.store_url).unwrap().run(|t| read_own(t, Region::WHOLE));
+    let own = own.unwrap().unwrap();
+    assert_eq!((own.epoch, own.journal, own.last_frame), (2, 0, 20));
+
+    // Without its journal, as on another machine.
+    let elsewhere = TempDir::new().unwrap();
+    copy_directory(&directory.path().join("store"), &elsewhere.path().join("store"));
+    let (opened, _) = open(&self::config(elsewhere.path()));
+    let world = opened.world.unwrap();
+    assert_eq!((world.frame, world.state_hash, world.alone.len()), (20, 20_000, 1));
+    drop(opened.storage);
+    // With it, twice over.
+    for first in [21, 24] {
+        let (opened, events) = open(&config);
+        assert_eq!(opened.world.unwrap().frame, first - 1);
+        for number in first..first + 3 {
+            opened.storage.append(number, frame(number, 500)).unwrap();
+        }
+        events.wait_durable(first + 2);
+        drop(opened.storage);
+        assert_eq!(drain_journal(&config, |_| ()).unwrap().frames, 3);
+    }
+    // A clean stop leaves nothing to do.
+    let (opened, _) = open(&config);
+    opened.storage.append(27, frame(27, 10)).unwrap();
+    opened.storage.close().unwrap();
+    assert_eq!(drain_journal(&config, |_| panic!("there is nothing to do")).unwrap().frame, 27);
+}
+
+/// A drain that is cut short anywhere, as by `kill -9`, is gone on with.
+#[test]
+fn a_drain_that_the_store_interrupts_goes_on_where_it_was() {
+    let directory = TempDir::new().unwrap();
+    let store = Database::open(&format!("local:{}", directory.path().join("store").display())).unwrap();
+    let socket = directory.path().join("socket");
+    let server = serve(store.clone(), &socket).unwrap();
+    let url = format!("unix:{}", socket.display());
+    let config = Config { store_url: url.clone(), ..config(directory.path()) };
+    let (storage, events) = created(&config);
+    for number in 1..=50 {
+        storage.append(number, frame(number, 500)).unwrap();
+    }
+    events.wait_durable(50);
+    drop(storage);
+    server.stop();
+    let error = drain_journal(&config, |_| ()).unwrap_err();
+    assert!(error.may_pass(), "{error}");
+    let server = serve(store.clone(), &socket).unwrap();
+    // The frames are in, and then the store is gone: nobody has said yet that the journal holds nothing more.
+    let mut server = Some(server);
+    let cut_short = drain_journal(&config, |so_far| {
+        if so_far.frames > 0
+            && let Some(server) = server.take()
+        {
+            server.stop();
+        }
+    });
+    assert!(cut_short.unwrap_err().may_pass());
+    let own = || store.run(|t| read_own(t, Region::WHOLE)).unwrap().unwrap();
+    assert_eq!((own().epoch, own().last_frame), (1, 50));
+    assert_ne!(own().journal, 0);
+    let server = serve(store.clone(), &socket).unwrap();
+    // Its answers are lost, too: it happens once.
+    store.fail_next_commits([Fault::UnknownButCommitted, Fault::UnknownAndLost]);
+    let drained = drain_journal(&config, |_| ()).unwrap();
+    assert_eq!((drained.frames, drained.frame, drained.state_hash), (0, 50, 50_000));
+    server.stop();
+    assert_eq!((own().epoch, own().journal, own().last_frame), (2, 0, 50));
 }
 
 #[test]

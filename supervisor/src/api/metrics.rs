@@ -44,7 +44,11 @@ const COLUMNS: &[Column] = &[
     ("processes", "gauge", "It and those it started", |child| Some(child.sample.processes as f64)),
     ("tick", "counter", "The tick that it told", |child| child.tick.map(|tick| tick as f64)),
     ("players", "gauge", "Players that it told", |child| child.players.map(f64::from)),
-    ("backlog_bytes", "gauge", "Bytes not in the database yet, as it told", |child| {
+    ("journal_waits", "gauge", "1 when its journal could not be brought into the store yet", |child| {
+        let journal = child.journal.as_ref()?;
+        Some(f64::from(u8::from(matches!(&journal.state[..], "waiting" | "failed"))))
+    }),
+    ("backlog_bytes", "gauge", "Bytes not in the database yet, as it told or as its journal says", |child| {
         child.backlog_bytes.map(|bytes| bytes as f64)
     }),
     ("log_lines_total", "counter", "Lines kept", |child| Some(child.log_lines as f64)),
@@ -74,6 +78,23 @@ fn text(board: &Board) -> String {
             "# HELP vsekai_supervisor_{name} {help} of the supervisor\n# TYPE vsekai_supervisor_{name} gauge"
         );
         let _ = writeln!(text, "vsekai_supervisor_{name} {value}");
+    }
+    if let Some(store) = &board.store {
+        let seconds = |us: u64| us as f64 / 1_000_000.0;
+        for (name, kind, help, value) in [
+            ("up", "gauge", "1 when the store answers", Some(f64::from(u8::from(store.reachable)))),
+            ("answer_seconds", "gauge", "How long it took to answer", store.answer_us.map(seconds)),
+            ("commit_seconds", "gauge", "How long the last group of commits took", Some(seconds(store.commit_last_us))),
+            ("commit_p99_seconds", "gauge", "99th percentile of that", Some(seconds(store.commit_p99_us))),
+            ("commits_total", "counter", "Commits answered", Some(store.commits as f64)),
+            ("clients", "gauge", "Connections", Some(f64::from(store.clients))),
+            ("backlog_bytes", "gauge", "Bytes in journals that it does not have yet", Some(store.backlog_bytes as f64)),
+        ] {
+            if let Some(value) = value {
+                let _ = writeln!(text, "# HELP vsekai_store_{name} {help}\n# TYPE vsekai_store_{name} {kind}");
+                let _ = writeln!(text, "vsekai_store_{name} {value}");
+            }
+        }
     }
     text
 }

@@ -7,6 +7,58 @@ fn parsed(text: &str) -> Result<Config, String> {
 }
 
 #[test]
+fn a_store_is_the_first_child_and_the_store_behind_the_journals() {
+    let config = parsed(
+        r#"
+        [store]
+        url = "local:db"
+        [[child]]
+        name = "a"
+        command = ["x"]
+        journal = { data = "world" }
+        [[child]]
+        name = "b"
+        command = ["x"]
+        journal = { data = "/far", store = "fdb:fdb.cluster", wait_s = 0.5 }
+        "#,
+    );
+    let config = config.unwrap();
+    let names: Vec<&str> = config.children.iter().map(|child| &child.name[..]).collect();
+    assert_eq!(names, ["store", "a", "b"]);
+    let [store, a, b] = &config.children[..] else { panic!("three children") };
+    assert_eq!(
+        store.command[1..],
+        ["store", "--store", "local:/etc/vsekai/db", "--socket", "/etc/vsekai/state/store.sock"]
+    );
+    assert_eq!(config.groups[store.rules.group].0, "store");
+    assert_ne!(store.rules.group, a.rules.group);
+    let journal = |child: &ChildConfig| {
+        let journal = child.journal.clone().unwrap();
+        (journal.directory.display().to_string(), journal.store, journal.wait)
+    };
+    let said = |directory: &str, store: &str, wait_ms| {
+        (directory.to_owned(), store.to_owned(), Duration::from_millis(wait_ms))
+    };
+    assert_eq!(journal(a), said("/etc/vsekai/world/journal", "unix:/etc/vsekai/state/store.sock", 30_000));
+    assert_eq!(journal(b), said("/far/journal", "fdb:/etc/vsekai/fdb.cluster", 500));
+    let alone = parsed("[[child]]\nname = \"a\"\ncommand = [\"x\"]\njournal = { data = \"w\" }\n").unwrap();
+    assert_eq!(journal(&alone.children[0]), said("/etc/vsekai/w/journal", "local:/etc/vsekai/w/store", 30_000));
+    assert_eq!((alone.store, alone.children[0].name == "a"), (None, true));
+
+    let refused = |text: &str, why: &str| {
+        let error = parsed(text).unwrap_err();
+        assert!(error.contains(why), "{error}");
+    };
+    refused("[store]\nurl = \"unix:x\"\n", ":2: `store.url` is \"unix:x\", it must be local:DIR");
+    refused("[store]\nurl = \"mem:\"\n[[child]]\nname = \"store\"\ncommand = [\"x\"]\n", "\"store\" a second time");
+    refused("[store]\nurl = \"mem:\"\n[[group]]\nname = \"store\"\n", "needs a group of its own");
+    refused(
+        "[[child]]\nname = \"a\"\ncommand = [\"x\"]\njournal = { data = \"w\", store = \"mem:\" }\n",
+        "`child.journal.store` is \"mem:\"",
+    );
+}
+
+#[test]
 fn the_sample_says_the_defaults() {
     let sample = include_str!("../../supervisor.toml");
     let config = parsed(sample).unwrap();
@@ -51,6 +103,9 @@ fn the_sample_says_the_defaults() {
         "crashes",
         "group",
         "restart",
+        "data",
+        "store",
+        "wait_s",
     ] {
         let said = |line: &str| line.trim_start_matches("# ").starts_with(&format!("{key} = "));
         assert!(sample.lines().any(said), "{key} is not in the sample");

@@ -1,6 +1,7 @@
 //! One child as the engine knows it: configuration, run, what it said, what it holds; and how it is shown.
 
 use super::crash::CrashReport;
+use super::journal::{Drain, JournalView};
 use super::pulse::Pulse;
 use crate::config::{ChildConfig, Health};
 use crate::fleet::{Member, Phase, Why};
@@ -53,6 +54,12 @@ pub struct Child {
     pub history: VecDeque<Point>,
     /// Asks it whether it is well.
     pub probe: Option<JoinHandle<()>>,
+    /// What is brought in of its journal, while that is under way.
+    pub drain: Option<Drain>,
+    /// When that is tried again.
+    pub drain_again_at: Option<Duration>,
+    /// Its journal, if it has one that we look after.
+    pub journal: Option<JournalView>,
     /// To be completed when everybody is gone.
     pub crash: Option<CrashReport>,
     /// Why it is down, as it is written in its folder.
@@ -98,7 +105,7 @@ pub struct ChildView {
     pub name: String,
     /// Its group.
     pub group: String,
-    /// `running`, `starting`, `waiting`, `queued`, `stopping`, `draining`, `clearing`, `stopped`, `finished`, `held`, `quarantined`.
+    /// `running`, `starting`, `waiting`, `recovering` (its journal is brought into the store first), `queued`, `stopping`, `draining`, `clearing`, `stopped`, `finished`, `held`, `quarantined`.
     pub state: String,
     /// Why it is in that state, if there is a reason.
     pub reason: Option<String>,
@@ -124,8 +131,11 @@ pub struct ChildView {
     pub tick_hz: Option<f32>,
     /// Players.
     pub players: Option<u32>,
-    /// Bytes not in the database yet.
+    /// Bytes not in the database yet: as it says, or as they are found in its journal when it is down.
     pub backlog_bytes: Option<u64>,
+    /// Its journal, if it has one that the supervisor looks after.
+    #[serde(default)]
+    pub journal: Option<JournalView>,
     /// What it holds.
     #[serde(flatten)]
     pub sample: Sample,
@@ -157,6 +167,9 @@ impl Child {
             known: Vec::new(),
             history: VecDeque::new(),
             probe: None,
+            drain: None,
+            drain_again_at: None,
+            journal: None,
             crash: None,
             kept_down: None,
             kills: 0,
@@ -217,6 +230,14 @@ impl Child {
         self.stop_probe();
     }
 
+    /// It has its journal for itself from now on.
+    pub fn forget_drain(&mut self) {
+        self.drain_again_at = None;
+        if let Some(journal) = &mut self.journal {
+            "busy".clone_into(&mut journal.state);
+        }
+    }
+
     /// Nobody asks it any more.
     pub fn stop_probe(&mut self) {
         if let Some(probe) = self.probe.take() {
@@ -256,7 +277,7 @@ impl Child {
         self.history.push_back(Point {
             tick_hz: self.tick_hz.filter(|_| lives),
             players: self.said.players.filter(|_| lives),
-            backlog_bytes: self.said.backlog_bytes.filter(|_| lives),
+            backlog_bytes: self.backlog_bytes().filter(|_| lives || self.journal.is_some()),
             rss_bytes: Some(self.sample.rss_bytes).filter(|_| lives),
         });
     }
@@ -269,6 +290,7 @@ impl Child {
             (Phase::Draining { .. }, _) => "draining",
             (Phase::Stopping { .. }, _) => "stopping",
             (Phase::Clearing { .. }, _) => "clearing",
+            (Phase::Idle, None) if member.held_until.is_some_and(|until| until > now) => "recovering",
             (Phase::Idle, None) if member.not_before > now => "waiting",
             (Phase::Idle, None) => "queued",
             (Phase::Idle, Some(Why::Quarantined { .. })) => "quarantined",
@@ -281,6 +303,10 @@ impl Child {
             (_, Some(why)) => Some(why.to_string()),
             (Phase::Idle, None) => member.last_failure.as_ref().map(ToString::to_string),
             _ => None,
+        };
+        let reason = match self.journal.as_ref().filter(|_| member.phase == Phase::Idle).and_then(JournalView::words) {
+            Some(words) => Some(reason.map_or_else(|| words.clone(), |reason| format!("{reason}; {words}"))),
+            None => reason,
         };
         let lives = self.process.is_some() && self.exit.is_none();
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
@@ -300,7 +326,8 @@ impl Child {
             tick: self.said.tick,
             tick_hz: self.tick_hz,
             players: self.said.players.filter(|_| lives),
-            backlog_bytes: self.said.backlog_bytes,
+            backlog_bytes: self.backlog_bytes(),
+            journal: self.journal.clone().or_else(|| self.config.journal.as_ref().map(|_| JournalView::new("busy"))),
             sample: self.sample,
             log_lines: self.log.0,
             log_lost: self.log.1,

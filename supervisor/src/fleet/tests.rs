@@ -34,6 +34,8 @@ struct World {
     /// When each restart after a failure was, by child.
     restarts: Vec<(usize, Duration)>,
     failed: Vec<bool>,
+    /// Whose journal is being drained, and until when that is waited for.
+    held: Vec<Option<Duration>>,
 }
 
 impl World {
@@ -46,6 +48,7 @@ impl World {
             finished: false,
             restarts: Vec::new(),
             failed: vec![false; count],
+            held: vec![None; count],
         }
     }
 
@@ -65,6 +68,7 @@ impl World {
         match &event {
             Event::Ended(child, _) => self.processes[*child] = Some(false),
             Event::Gone(child) => self.processes[*child] = None,
+            Event::Journal(child, until) => self.held[*child] = *until,
             _ => {}
         }
         let actions = self.fleet.step(self.now, event);
@@ -73,6 +77,8 @@ impl World {
             match action {
                 Action::Start(child) => {
                     assert_eq!(self.processes[*child], None, "two processes of child {child}");
+                    let held = self.held[*child].take();
+                    assert!(held.is_none_or(|until| self.now >= until), "child {child} is started beside its drain");
                     assert!(!self.fleet.finishing, "child {child} is started while everybody is stopped");
                     self.processes[*child] = Some(true);
                     if std::mem::take(&mut self.failed[*child]) {
@@ -278,6 +284,29 @@ fn a_drained_child_has_its_time_and_what_was_asked_for_follows() {
 }
 
 #[test]
+fn a_restart_waits_for_the_journal_but_not_for_ever() {
+    let fail = |world: &mut World| {
+        world.step(Event::Ended(0, CRASH));
+        world.step(Event::Journal(0, Some(ms(40_000))));
+        assert_eq!(world.step(Event::Gone(0)), []);
+    };
+    let mut world = World::running(1, Strategy::OneForOne);
+    fail(&mut world);
+    assert_eq!(world.at(ms(39_999)).step(Event::Start(0)), [], "not by hand, either");
+    assert_eq!(world.fleet.wakes_at(), Some(ms(40_000)));
+    assert_eq!(world.step(Event::Journal(0, None)), [Action::Start(0)]);
+
+    let mut world = World::running(1, Strategy::OneForOne);
+    fail(&mut world);
+    assert_eq!(world.wake(), [Action::Start(0)]);
+    assert_eq!(world.now, ms(40_000));
+
+    let mut world = World::running(1, Strategy::OneForOne);
+    fail(&mut world);
+    assert_eq!(world.step(Event::StopAll), [Action::Finish], "a stop does not wait for it");
+}
+
+#[test]
 fn a_restart_by_hand_is_one_and_counts_against_nobody() {
     let mut world = World::running(2, Strategy::OneForAll);
     for _ in 0..20 {
@@ -313,12 +342,15 @@ fn any_event(operators: bool) -> impl Generates<Value = Event> {
         prop_oneof![Just(Illness::Hung { for_s: 1.0, tick: None }), Just(Illness::Memory { bytes: 2, max: 1 })];
     let after = prop_oneof![Just(AfterDrain::Stop), Just(AfterDrain::Start), Just(AfterDrain::Hold)];
     let weight = u32::from(operators);
+    let journal = (child.clone(), prop::option::of(0u64..60_000));
+    let journal = journal.prop_map(|(child, until_ms)| Event::Journal(child, until_ms.map(ms)));
     prop_oneof![
         8 => (child.clone(), any_ending()).prop_map(|(child, ending)| Event::Ended(child, ending)),
         12 => child.clone().prop_map(Event::Gone),
         6 => child.clone().prop_map(Event::Ready),
         3 => (child.clone(), illness).prop_map(|(child, illness)| Event::Unwell(child, illness)),
-        12 => Just(Event::TimePassed),
+        // Ten at most with a weight of nothing among them.
+        16 => prop_oneof![3 => Just(Event::TimePassed), 1 => journal],
         weight => child.clone().prop_map(Event::Start),
         weight => child.clone().prop_map(Event::Stop),
         weight => child.clone().prop_map(Event::Restart),
@@ -442,7 +474,7 @@ proptest! {
                     world.step(Event::Ready(child));
                 }
             }
-            world.now += ms(40_000);
+            world.now += ms(70_000);
             world.step(Event::TimePassed);
         }
         for member in world.fleet.members() {

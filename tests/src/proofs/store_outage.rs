@@ -3,16 +3,17 @@
 //!
 //! Compared is what cannot agree by chance: the state hash of the shard's last frame with the one of the world loaded from the store (the
 //! shard refuses to start on another), items minted, consumed and alive, and every account of every bot. Part of the load comes after the
-//! fault, so that what was written during it is built upon.
+//! fault, so that what was written during it is built upon. And against an undisturbed run: the same players do the same with and
+//! without the faults, and leave the same world (`same_end`).
+
+mod same_end;
 
 use super::seed;
 use super::shard_crash::{await_running, free_port};
 use super::supervise::Supervisor;
 use crate::harness::{Bots, MemoryDisk, Stored};
 use anyhow::{Context, Result, bail, ensure};
-use rustix::fs::statvfs;
 use serde_json::Value;
-use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use vsekai_bench::bot::{Account, Style};
@@ -32,7 +33,9 @@ pub fn run(short: bool) -> Result<String> {
     let replay = || format!("seed {seed} (VSEKAI_SEED replays it)");
     let stopped = without_store(players, outage, seed).with_context(replay)?;
     let full = nearly_full(players, seed + 1).with_context(replay)?;
-    Ok(format!("{stopped}; {full}"))
+    let (ticks, bots) = if short { (800, 20) } else { (6_000, 100) };
+    let same = same_end::run(ticks, bots, seed + 2).with_context(replay)?;
+    Ok(format!("{stopped}; {full}; {same}"))
 }
 
 /// What runs: the store, the shard, and players.
@@ -185,11 +188,7 @@ fn nearly_full(players: usize, seed: u64) -> Result<String> {
     scene.until("all in", |status| status["players"] == players)?;
     scene.play_on(players as u64)?;
 
-    let free = statvfs(disk.path()).map(|room| room.f_bavail * room.f_frsize)?;
-    let filler = disk.path().join("filler");
-    // Real blocks: an empty file of that length would take no room.
-    let length = free.saturating_sub((MIN_FREE_MIB - 4) << 20);
-    std::io::copy(&mut std::io::Read::take(std::io::repeat(0xee), length), &mut File::create(&filler)?)?;
+    let filler = same_end::nearly_fill(disk.path(), MIN_FREE_MIB - 4)?;
     let stands = scene.until("standing still", |status| status["standing"].is_string())?;
     let reason = stands["standing"].as_str().unwrap_or_default().to_string();
     let health = ureq::get(format!("http://{}/healthz", scene.http))

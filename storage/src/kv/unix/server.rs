@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// Most connections at once: each costs two threads.
@@ -37,6 +37,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
 /// Most jobs that wait for one thread: more than all commits that may be in flight.
 const JOBS_MAX: usize = 2 * CONNECTIONS_MAX * COMMITS_IN_FLIGHT_MAX;
+/// How many commits' durations are remembered.
+const RECENT_MAX: usize = 256;
 /// Most commits handed to the engine at once.
 const COMMITS_AT_ONCE: usize = 4_096;
 
@@ -87,7 +89,7 @@ pub struct StoreServer {
 }
 
 /// What a server has done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ServerStatus {
     /// Connections now.
     pub connections: usize,
@@ -103,6 +105,12 @@ pub struct ServerStatus {
     pub bytes_received: u64,
     /// Bytes of answers.
     pub bytes_sent: u64,
+    /// How long the engine took for the last group of commits, microseconds.
+    pub last_commit_micros: u64,
+    /// The 99th percentile of that over the last 256 groups.
+    pub p99_commit_micros: u64,
+    /// Why the engine takes no commits any more, if so: it has to be opened anew.
+    pub poisoned: Option<String>,
     /// Snapshots held now.
     pub snapshots: usize,
     /// Watches held now.
@@ -120,6 +128,10 @@ impl StoreServer {
         let connections: Vec<Arc<Connection>> = locked(&self.shared.connections).values().cloned().collect();
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.shared.counters;
+        let (last_commit_micros, p99_commit_micros) = {
+            let recent = locked(&counters.commit_micros);
+            (recent.last(), recent.p99())
+        };
         ServerStatus {
             connections: connections.len(),
             connections_total: count(&counters.connections),
@@ -128,6 +140,9 @@ impl StoreServer {
             commit_groups: count(&counters.commit_groups),
             bytes_received: count(&counters.bytes_received),
             bytes_sent: count(&counters.bytes_sent),
+            last_commit_micros,
+            p99_commit_micros,
+            poisoned: locked(&counters.poisoned).clone(),
             snapshots: connections.iter().map(|connection| connection.snapshot_count()).sum(),
             watches: connections.iter().map(|connection| connection.watch_count()).sum(),
         }
@@ -206,6 +221,38 @@ pub(super) struct Counters {
     commit_groups: AtomicU64,
     pub(super) bytes_received: AtomicU64,
     pub(super) bytes_sent: AtomicU64,
+    commit_micros: Mutex<Recent>,
+    poisoned: Mutex<Option<String>>,
+}
+
+/// The durations of the last commits, a ring.
+#[derive(Debug, Default)]
+struct Recent {
+    micros: Vec<u64>,
+    next: usize,
+}
+
+impl Recent {
+    fn note(&mut self, time: Duration) {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        if self.micros.len() < RECENT_MAX {
+            self.micros.push(micros);
+        } else {
+            self.micros[self.next] = micros;
+        }
+        self.next = (self.next + 1) % RECENT_MAX;
+    }
+
+    fn last(&self) -> u64 {
+        let newest = (self.next + RECENT_MAX - 1) % RECENT_MAX;
+        self.micros.get(newest).copied().unwrap_or(0)
+    }
+
+    fn p99(&self) -> u64 {
+        let mut sorted = self.micros.clone();
+        sorted.sort_unstable();
+        sorted.get(sorted.len().saturating_sub(1) * 99 / 100).copied().unwrap_or(0)
+    }
 }
 
 /// One commit on its way to the engine.
@@ -298,7 +345,13 @@ fn commit_all(shared: &Shared) {
         }
         shared.counters.commit_groups.fetch_add(1, Ordering::Relaxed);
         shared.counters.commits.fetch_add(flights.len() as u64, Ordering::Relaxed);
-        for ((connection, number, bytes), outcome) in flights.into_iter().zip(shared.engine.commit_all(requests)) {
+        let began = Instant::now();
+        let outcomes = shared.engine.commit_all(requests);
+        locked(&shared.counters.commit_micros).note(began.elapsed());
+        for ((connection, number, bytes), outcome) in flights.into_iter().zip(outcomes) {
+            if let Err(Error::Poisoned(reason)) = &outcome {
+                locked(&shared.counters.poisoned).get_or_insert_with(|| reason.clone());
+            }
             connection.land(shared, number, bytes, outcome);
         }
     }

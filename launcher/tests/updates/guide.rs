@@ -1,12 +1,10 @@
 //! The studio's guide, run: every command in `docs/updates-guide.md` with the real program, and the effect of each step looked at.
 
-mod support;
-
+use crate::support::{Home, served};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
-use support::{Home, served};
 
 /// The guide's `sh` blocks, each with the heading that it stands under.
 fn blocks(guide: &str) -> Vec<(String, String)> {
@@ -33,7 +31,7 @@ fn read(file: &Path) -> String {
 
 #[test]
 fn the_guide_works_as_it_stands() {
-    let guide = include_str!("../docs/updates-guide.md");
+    let guide = include_str!("../../docs/updates-guide.md");
     let home = Home::new();
     let at = |name: &str| home.folder().join(name);
     for (version, text) in [("1", "one"), ("2", "two")] {
@@ -67,8 +65,9 @@ fn the_guide_works_as_it_stands() {
         let script = block.replace("https://updates.example", address);
         let program = Path::new(env!("CARGO_BIN_EXE_vsekai")).parent().unwrap();
         let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
-        let run = Command::new("bash").args(["-euc", &script]).current_dir(home.folder());
-        let output = home.environment(run.env("PATH", path).env("VSEKAI_TOKEN", token)).output().unwrap();
+        let mut run = Command::new("bash");
+        run.args(["-euc", &script]).env("PATH", path).env("VSEKAI_TOKEN", token);
+        let output = home.environment(&mut run).output().unwrap();
         let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "{heading}:\n{script}\n{said}");
         let game = || read(&at("installed/current/game"));
@@ -136,9 +135,9 @@ fn the_guide_works_as_it_stands() {
         }
         steps.push(heading);
     }
-    assert_eq!(steps.len(), 10, "{steps:?}");
+    assert_eq!(steps.len(), 11, "{steps:?}");
     let page = service.as_ref().unwrap().get("/");
     assert!(page.contains("versions.js"), "{page}");
     let metrics = service.as_ref().unwrap().get("/metrics");
-    assert!(metrics.contains("vsekai_service_publishes_total 6\n"), "{metrics}");
+    assert!(metrics.contains("vsekai_service_publishes_total 7\n"), "{metrics}");
 }

@@ -49,8 +49,13 @@ pub struct Served {
 /// Starts one on a free port, and waits until it listens.
 pub fn served(home: &Home, arguments: &[&str]) -> Served {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vsekai"));
-    command.args(["--json", "serve", "--listen", "127.0.0.1:0"]).args(arguments).stdout(Stdio::piped());
-    let mut child = home.environment(&mut command).spawn().unwrap();
+    command.args(["--json", "serve", "--listen", "127.0.0.1:0"]).args(arguments);
+    serving(home, command)
+}
+
+/// The same with a command that is complete.
+pub fn serving(home: &Home, mut command: Command) -> Served {
+    let mut child = home.environment(command.stdout(Stdio::piped())).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let told: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"));
