@@ -99,7 +99,7 @@ fn a_bomb_stays_packed() {
     let mut bomb = zstd::stream::write::Encoder::new(Vec::new(), 3).expect("zstd");
     let zeros = vec![0; 1 << 20];
     for _ in 0..3 << 10 {
-        std::io::Write::write_all(&mut bomb, &zeros).expect("memory");
+        io::Write::write_all(&mut bomb, &zeros).expect("memory");
     }
     let bomb = bomb.finish().expect("memory");
     assert!(bomb.len() < 400_000, "{} bytes", bomb.len());
