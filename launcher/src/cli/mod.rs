@@ -3,6 +3,7 @@
 pub mod auth;
 mod bar;
 pub mod config;
+pub mod jobs;
 pub mod keys;
 pub mod log;
 mod output;
@@ -10,7 +11,6 @@ pub mod portal;
 pub mod profile;
 pub mod release;
 pub mod serve;
-pub mod jobs;
 pub mod sync;
 pub mod system;
 pub mod version;

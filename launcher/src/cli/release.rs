@@ -258,7 +258,11 @@ impl Followed {
     fn open(&self) -> Result<(Profile, trust::Signed), TaskError> {
         let profile = settings::profile(self.profile.as_deref())?;
         let fetch = fetch::open(&profile.repository, Limits::default())?;
-        let signed = trust::Signed { fetch, state: trust_folder(&profile.repository, &profile.client_id)?, client_id: profile.client_id.clone() };
+        let signed = trust::Signed {
+            fetch,
+            state: trust_folder(&profile.repository, &profile.client_id)?,
+            client_id: profile.client_id.clone(),
+        };
         Ok((profile, signed))
     }
 
