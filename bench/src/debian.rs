@@ -39,10 +39,9 @@ pub fn unpacked(suite: &str, packages: &[&str]) -> Result<Unpacked> {
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)?;
 
     let note = folder.join(format!("{}.version", packages.join("+")));
-    let noted = fs::read_to_string(&note).ok().map(|version| Unpacked {
-        root: folder.join(format!("{}_{version}", packages.join("+"))),
-        version,
-    });
+    let noted = fs::read_to_string(&note)
+        .ok()
+        .map(|version| Unpacked { root: folder.join(format!("{}_{version}", packages.join("+"))), version });
     let noted = noted.filter(|unpacked| unpacked.root.is_dir());
     let age = fs::metadata(&note).and_then(|metadata| metadata.modified()).ok().and_then(|at| at.elapsed().ok());
     if let Some(noted) = &noted
@@ -140,7 +139,8 @@ fn fetch(suite: &str, folder: &Path, packages: &[&str], first: &str) -> Result<U
     run(&apt, "apt-get", &["update"])?;
     let policy = run(&apt, "apt-cache", &["policy", first])?;
     let version = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: "));
-    let version = version.filter(|version| *version != "(none)").with_context(|| format!("the suite has no {first}"))?;
+    let version =
+        version.filter(|version| *version != "(none)").with_context(|| format!("the suite has no {first}"))?;
     let version = version.replace([':', '/'], "-");
     let root = folder.join(format!("{}_{version}", packages.join("+")));
     if root.is_dir() {
