@@ -7,6 +7,7 @@
 //! - [`replication`] and [`live`]: what replication costs, over loopback and over WebRTC; [`latency`]: how soon others see what one does;
 //!   [`peers`]: the same beside others' replication.
 //! - [`store`]: what the store costs, beside its peers.
+//! - [`updates`]: what making, extracting and updating a big build costs, beside desync and casync; [`debian`]: where those come from.
 //! - [`world`]: large worlds for measurements; [`process`]: a shard in a process of its own; [`threads`]: what its
 //!   threads used.
 
@@ -24,5 +25,6 @@ pub mod replication;
 pub mod report;
 pub mod store;
 pub mod threads;
+pub mod updates;
 pub mod webrtc;
 pub mod world;

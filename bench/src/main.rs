@@ -13,7 +13,7 @@ use vsekai_bench::loopback::LoopbackShard;
 use vsekai_bench::process::ShardProcess;
 use vsekai_bench::report::{Latency, Report};
 use vsekai_bench::webrtc::Library;
-use vsekai_bench::{bodies, latency, live, peers, replication, store, webrtc, world};
+use vsekai_bench::{bodies, latency, live, peers, replication, store, updates, webrtc, world};
 use vsekai_net::loopback::Faults;
 use vsekai_sim::{SimConfig, Simulation};
 
@@ -71,6 +71,18 @@ enum Command {
         /// New players appear within this distance of the origin, metres
         #[arg(long, default_value_t = 150)]
         spawn_radius_m: u32,
+    },
+    /// Making, extracting, updating and mounting a generated build, beside desync and casync, which are fetched when needed
+    Updates {
+        /// Part of the whole build of 1.6 GB
+        #[arg(long, default_value_t = 1.0)]
+        scale: f64,
+        /// Where to work; a RAM disk, so that no disk is measured
+        #[arg(long, default_value = "/dev/shm")]
+        scratch: PathBuf,
+        /// Other seeds give other builds
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
     },
     /// Replication beside Colyseus and bevy_replicon, which are built or installed when needed (Node.js with npm must be there)
     Peers {
@@ -272,6 +284,7 @@ fn main() -> ExitCode {
         Command::Replication { players, seconds, transport: Transport::Webrtc, .. } => live::clients(&players, seconds),
         Command::Latency { players, seconds, spawn_radius_m } => latency::run(players, seconds, spawn_radius_m),
         Command::Peers { players, seconds } => peers::run(&players, seconds),
+        Command::Updates { scale, scratch, seed } => updates::run(&scratch, scale, seed),
         Command::Crowd { players, venue_m, seconds } => replication::crowd(players, venue_m, seconds),
         Command::Bodies { bodies: count, seconds, seed } => bodies::run(count.into(), seconds, seed),
         Command::Store(Store::Commits { seconds }) => store::commit_rates(seconds),

@@ -298,10 +298,9 @@ impl ChunkReader {
         store: impl Fn() -> String,
     ) -> Result<(), StoreError> {
         let damaged = |why: String| StoreError::Damaged { id: hex(id), store: store(), why };
-        let size = self
-            .decompressor
-            .decompress_to_buffer(&self.packed, chunk)
-            .map_err(|error| damaged(format!("it cannot be unpacked into the {} bytes of the index: {error}", chunk.len())))?;
+        let size = self.decompressor.decompress_to_buffer(&self.packed, chunk).map_err(|error| {
+            damaged(format!("it cannot be unpacked into the {} bytes of the index: {error}", chunk.len()))
+        })?;
         if size != chunk.len() {
             return Err(damaged(format!("it has {size} bytes, the index says {}", chunk.len())));
         }

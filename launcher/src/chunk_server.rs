@@ -244,10 +244,9 @@ async fn on_disk<T: Send + 'static>(
 }
 
 fn matches(headers: &HeaderMap, tag: &str) -> bool {
-    headers
-        .get(header::IF_NONE_MATCH)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.split(',').any(|one| matches!(one.trim(), "*") || one.trim().trim_start_matches("W/") == tag))
+    headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok()).is_some_and(|value| {
+        value.split(',').any(|one| matches!(one.trim(), "*") || one.trim().trim_start_matches("W/") == tag)
+    })
 }
 
 fn with_caching(mut response: Response, tag: &str, never_changes: bool) -> Response {

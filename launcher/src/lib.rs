@@ -12,9 +12,11 @@
 //! - [`log`]: the launcher's own log.
 //! - [`serve`]: the update service.
 //! - [`trust`]: signed metadata: what the studio has signed, newest first.
+//! - `upload`: a studio's side of the service.
 //! - `whole`: small files that are there whole or not at all.
 //! - [`offers`]: where the catalogue comes from; `files`: files replaced as a whole.
 //! - [`manifest`], `pack`, `delta`: the native formats; [`publish`]: from a build to a repository.
+//! - `daemon`: jobs in the background.
 //! - [`install`]: the installation that follows a channel.
 //! - [`error`]: failures and their exit codes.
 
@@ -25,6 +27,7 @@ mod catar;
 pub mod chunk_server;
 mod chunker;
 pub mod cli;
+mod daemon;
 mod delta;
 mod digest;
 pub mod error;
@@ -42,4 +45,5 @@ pub mod serve;
 pub mod settings;
 mod sync;
 pub mod trust;
+mod upload;
 mod whole;

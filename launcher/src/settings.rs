@@ -139,11 +139,17 @@ pub fn profile(name: Option<&str>) -> Result<Profile, TaskError> {
     Settings::load()?.profile(name).cloned()
 }
 
-/// Where trust in the profile's repository is remembered: the pinned root and the newest metadata seen. The same for all
+/// Where trust in a repository is remembered: the pinned root and the newest metadata seen. The same for all
 /// profiles of the same repository and build, so that switching channels cannot roll back.
-pub fn trust_folder(profile: &Profile) -> Result<PathBuf, TaskError> {
-    let of = blake3::hash(profile.repository.trim_end_matches('/').as_bytes()).to_hex();
-    Ok(folder(Purpose::State)?.join("trust").join(format!("{}-{}", profile.client_id, &of[..16])))
+pub fn trust_folder(repository: &str, client_id: &str) -> Result<PathBuf, TaskError> {
+    let mut repository = repository.to_owned();
+    if !repository.contains("://") {
+        let folder =
+            std::path::absolute(&repository).map_err(|error| TaskError::unreadable(repository.as_ref(), error))?;
+        repository = folder.display().to_string();
+    }
+    let of = blake3::hash(repository.trim_end_matches('/').as_bytes()).to_hex();
+    Ok(folder(Purpose::State)?.join("trust").join(format!("{client_id}-{}", &of[..16])))
 }
 
 /// This installation's random id, by which staged rollouts draw; made at first use. It says nothing about the machine and is

@@ -22,7 +22,15 @@ impl Scene {
         scene.install("1.0", script);
         let root = scene.root();
         let added = scene.vsekai(&[
-            "profile", "add", "--profile_name", "test", "--repository", "/nowhere", "--client_id", "game", "--root",
+            "profile",
+            "add",
+            "--profile_name",
+            "test",
+            "--repository",
+            "/nowhere",
+            "--client_id",
+            "game",
+            "--root",
             root.to_str().unwrap(),
         ]);
         assert!(added.status.success(), "{added:?}");
@@ -112,7 +120,8 @@ fn a_game_is_launched_with_address_and_session_and_closed_gracefully() {
     let session = scene.folder.path().join("session");
     fs::write(&session, "s3cret\n").unwrap();
     let session = session.to_str().unwrap();
-    let arguments = ["portal", "launch", "--address", "ws://127.0.0.1:1/", "--session_file", session, "--argument", "-x"];
+    let arguments =
+        ["portal", "launch", "--address", "ws://127.0.0.1:1/", "--session_file", session, "--argument", "-x"];
     let running = scene.done(&arguments);
     assert_eq!((&running["state"], &running["version"]), (&"running".into(), &"1.0".into()));
     scene.says("said", "built-in -x ws://127.0.0.1:1/ s3cret\n");
@@ -205,7 +214,9 @@ fn a_game_whose_keeper_was_killed_is_found_and_closed() {
 fn what_a_build_says_stays_inside_of_it() {
     let scene = Scene::new("exit 0");
     let stated = scene.root().join("versions/1.0/vsekai-launch.toml");
-    for (program, why) in [("/bin/sh", "beneath the build"), ("../../../x", "beneath the build"), ("bin/out", "leads out")] {
+    for (program, why) in
+        [("/bin/sh", "beneath the build"), ("../../../x", "beneath the build"), ("bin/out", "leads out")]
+    {
         let _ = symlink("/bin/sh", scene.root().join("versions/1.0/bin/out"));
         fs::write(&stated, format!("program = \"{program}\"\n")).unwrap();
         let said = scene.refused(&["portal", "launch"], 4);
@@ -217,7 +228,9 @@ fn what_a_build_says_stays_inside_of_it() {
     assert!(scene.refused(&["portal", "launch"], 10).contains("does not say what to start"));
     assert!(scene.refused(&["portal", "launch", "--", "bin/none"], 3).contains("bin/none"));
     let empty: &Path = &scene.folder.path().join("empty");
-    assert!(scene.refused(&["portal", "launch", "--root", empty.to_str().unwrap()], 10).contains("nothing is installed"));
+    assert!(
+        scene.refused(&["portal", "launch", "--root", empty.to_str().unwrap()], 10).contains("nothing is installed")
+    );
     // What the user says may be anywhere. It ends by itself, and well.
     scene.done(&["portal", "launch", "--", "/bin/true"]);
     eventually("its end", || {

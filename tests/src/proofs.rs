@@ -1,10 +1,12 @@
 //! The long proofs, each with a short form that CI runs. `cargo xtask prove NAME [--short]`.
 
+pub mod commands;
 pub mod connect;
 pub mod determinism;
 pub mod disk_faults;
 pub mod fencing;
 pub mod hostile_clients;
+pub mod hostile_updates;
 pub mod interop;
 pub mod kill;
 pub mod planted;
@@ -14,6 +16,7 @@ pub mod shard_crash;
 pub mod store_model;
 pub mod store_outage;
 pub mod supervise;
+pub mod update_crash;
 
 /// A proof by name: what it shows, and how to run it. The text it returns are its figures.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +50,11 @@ pub const PROOFS: &[Proof] = &[
         name: "hostile-clients",
         shows: "attacks on every layer cost ordinary players nothing, and the shard neither memory nor an answer to strangers",
         run: hostile_clients::run,
+    },
+    Proof {
+        name: "hostile-updates",
+        shows: "every attack of a hostile update server is refused by name; what is installed stays, nothing is written beside it",
+        run: hostile_updates::run,
     },
     Proof {
         name: "determinism",
@@ -97,6 +105,11 @@ pub const PROOFS: &[Proof] = &[
         name: "readopt",
         shows: "kill -9 of the supervisor touches no child: same process, no line lost, found again within a second",
         run: readopt::run,
+    },
+    Proof {
+        name: "update-crash",
+        shows: "kill -9 at any moment of an update, rollback or repair leaves a whole version that starts, and going on finishes",
+        run: update_crash::run,
     },
 ];
 

@@ -17,6 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(600);
 const REQUEST_BYTES_MAX: usize = 16 << 10;
 /// Between two questions whether a device is allowed, if the provider does not say (RFC 8628, 3.5).
 const DEVICE_INTERVAL_SECONDS: u64 = 5;
+/// Questions in a row that may stay without an answer.
+const DEVICE_FAILURES_MAX: u32 = 3;
 
 /// What a login needs.
 #[derive(Clone)]
@@ -267,6 +269,7 @@ fn by_device(login: &Login, tokens: &mut Tokens, tell: &mut dyn FnMut(&Value)) -
     tell(&json!({ "open": of("verification_uri_complete").unwrap_or(open), "code": user_code }));
     let seconds = |name: &str| begun.json.get(name).and_then(Value::as_u64);
     let end = Instant::now() + Duration::from_secs(seconds("expires_in").unwrap_or(600).min(PATIENCE.as_secs() * 3));
+    let mut failures = 0;
     let mut interval = seconds("interval").unwrap_or(DEVICE_INTERVAL_SECONDS).clamp(1, 60);
     let grant = [("grant_type", "urn:ietf:params:oauth:grant-type:device_code"), ("device_code", device_code)];
     loop {
@@ -274,7 +277,16 @@ fn by_device(login: &Login, tokens: &mut Tokens, tell: &mut dyn FnMut(&Value)) -
         if Instant::now() > end {
             return Err(TaskError::new(Exit::Denied, "nobody allowed this device in time"));
         }
-        let answer = ask(login, &grant, &tokens.token_endpoint)?;
+        let answer = match ask(login, &grant, &tokens.token_endpoint) {
+            // The user is elsewhere and does not see that the network was away for a moment.
+            Err(error) if error.exit == Exit::Network && failures < DEVICE_FAILURES_MAX => {
+                failures += 1;
+                interval = (interval * 2).min(60);
+                continue;
+            }
+            other => other?,
+        };
+        failures = 0;
         match answer.json.get("error").and_then(Value::as_str) {
             Some("authorization_pending") => {}
             Some("slow_down") => interval = (interval + 5).min(60),

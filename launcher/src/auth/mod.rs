@@ -12,5 +12,6 @@ mod verify;
 
 pub use login::{Login, login};
 pub use provider::Provider;
+pub(crate) use provider::{agent, check_address};
 pub use tokens::{Tokens, access_token, logout, saved};
 pub use verify::{Allowed, Denial, Verifier, VerifierConfig};

@@ -63,13 +63,14 @@ impl Answer {
 }
 
 /// An HTTP client that follows no redirects: none of these endpoints may send a secret elsewhere.
-pub fn agent() -> Agent {
+pub fn agent(timeout: Option<Duration>) -> Agent {
     let tls = TlsConfig::builder()
         .root_certs(RootCerts::WebPki)
         .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
         .build();
     Agent::config_builder()
-        .timeout_global(Some(TIMEOUT))
+        .timeout_global(timeout)
+        .timeout_connect(Some(TIMEOUT))
         .max_redirects(0)
         .http_status_as_error(false)
         .tls_config(tls)
@@ -105,7 +106,7 @@ pub fn check_address(url: &str) -> Result<(), TaskError> {
 /// POSTs a form, with the client's secret (RFC 6749, 2.3.1) if it has one.
 pub fn post(url: &str, client: Option<(&str, &str)>, pairs: &[(&str, &str)]) -> Result<Answer, TaskError> {
     check_address(url)?;
-    let mut request = agent().post(url).header("accept", "application/json");
+    let mut request = agent(Some(TIMEOUT)).post(url).header("accept", "application/json");
     if let Some((id, secret)) = client {
         use base64::Engine as _;
         let escape = |text: &str| utf8_percent_encode(text, ESCAPED).to_string();
@@ -120,7 +121,7 @@ pub fn post(url: &str, client: Option<(&str, &str)>, pairs: &[(&str, &str)]) -> 
 /// GETs JSON.
 pub fn get(url: &str) -> Result<Answer, TaskError> {
     check_address(url)?;
-    answer(url, agent().get(url).header("accept", "application/json").call())
+    answer(url, agent(Some(TIMEOUT)).get(url).header("accept", "application/json").call())
 }
 
 fn answer(url: &str, answered: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Answer, TaskError> {

@@ -144,7 +144,8 @@ pub fn logout() -> Result<bool, TaskError> {
         }
         provider::post(revocation, client, &form).is_ok_and(|answer| answer.status == 200)
     };
-    let refresh = tokens.refresh_token.as_deref().is_none_or(|token| revoke(token, "refresh_token"));
+    // Signed access tokens cannot be revoked (RFC 7009, 2.2.1): the refresh token is what counts, if there is one.
+    let refresh = tokens.refresh_token.as_deref().map(|token| revoke(token, "refresh_token"));
     let access = revoke(&tokens.access_token, "access_token");
-    Ok(refresh && access)
+    Ok(refresh.unwrap_or(access))
 }

@@ -5,8 +5,10 @@ use super::{StoreError, packed_max};
 use crate::caibx::CHUNK_SIZE_MAX;
 use crate::digest::{Id, hex};
 use std::io::{self, Read, Write};
+use std::sync::Arc;
 use std::time::Duration;
 use ureq::http::{Response, StatusCode};
+use ureq::tls::TlsConfig;
 use ureq::{Agent, Body};
 
 /// Attempts at one request; before the second it waits [`WAIT`], and twice as long before each further one.
@@ -41,8 +43,13 @@ enum Attempt {
 impl HttpStore {
     /// `authorization` is sent as the header of that name, as it is.
     pub fn new(base: &str, authorization: Option<&str>) -> Self {
+        // The one library for cryptography that is in the program anyway.
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = Agent::config_builder()
+            .tls_config(TlsConfig::builder().unversioned_rustls_crypto_provider(provider).build())
             .http_status_as_error(false)
+            .https_only(base.starts_with("https://"))
+            .accept_encoding("identity")
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_global(Some(REQUEST_TIMEOUT))
             .max_idle_connections_per_host(32)

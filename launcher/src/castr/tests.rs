@@ -58,11 +58,13 @@ fn a_chunk_lies_where_casync_puts_it() {
     assert!(fixture.store.has(&id).expect("local"));
     assert_eq!(fixture.read(&id, bytes.len()).expect("whole"), bytes);
     let mut found = Vec::new();
-    fixture.local().each(|path, entry| {
-        found.push((path.to_owned(), entry));
-        Ok(())
-    })
-    .expect("a store");
+    fixture
+        .local()
+        .each(|path, entry| {
+            found.push((path.to_owned(), entry));
+            Ok(())
+        })
+        .expect("a store");
     assert_eq!(found, [(file, Entry::Chunk(id))]);
 }
 
@@ -152,7 +154,8 @@ fn a_reused_chunk_is_made_young() {
     let id = Digest::Sha512_256.of(b"old");
     fixture.add_as(&id, &packed(b"old"));
     let path = fixture.local().path(&id);
-    let age = || fs::metadata(&path).and_then(|metadata| metadata.modified()).expect("there").elapsed().unwrap_or_default();
+    let age =
+        || fs::metadata(&path).and_then(|metadata| metadata.modified()).expect("there").elapsed().unwrap_or_default();
     let long_ago = SystemTime::now() - Duration::from_secs(100_000);
     File::options().write(true).open(&path).and_then(|file| file.set_modified(long_ago)).expect("set");
     assert!(age() > Duration::from_secs(90_000));

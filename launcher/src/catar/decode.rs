@@ -22,12 +22,26 @@ pub struct Meta {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// What follows lies in it, until its [`Event::Leave`].
-    Enter { name: Vec<u8>, meta: Meta },
+    Enter {
+        name: Vec<u8>,
+        meta: Meta,
+    },
     /// Its `size` bytes are to be read with [`Decoder::payload`]; what is left of them is passed over.
-    File { name: Vec<u8>, meta: Meta, size: u64 },
-    Link { name: Vec<u8>, meta: Meta, target: Vec<u8> },
+    File {
+        name: Vec<u8>,
+        meta: Meta,
+        size: u64,
+    },
+    Link {
+        name: Vec<u8>,
+        meta: Meta,
+        target: Vec<u8>,
+    },
     /// A device, FIFO or socket.
-    Special { name: Vec<u8>, meta: Meta },
+    Special {
+        name: Vec<u8>,
+        meta: Meta,
+    },
     Leave,
 }
 
@@ -243,7 +257,9 @@ impl<R: Read> Decoder<R> {
 
     fn pass_over(&mut self, at: u64, size: u64) -> Result<(), CatarError> {
         if size > PASSED_OVER_MAX {
-            return Err(self.unsound(at, Fault::Size { element: "an attribute", size, wanted: "must have at most 128 KiB" }));
+            return Err(
+                self.unsound(at, Fault::Size { element: "an attribute", size, wanted: "must have at most 128 KiB" })
+            );
         }
         self.skip(size - HEADER_SIZE)
     }

@@ -2,11 +2,12 @@
 
 use super::goodbye::{self, Item};
 use super::{
-    DEPTH_MAX, ENTRY, ENTRY_SIZE, FILENAME, FLAGS, HEADER_SIZE, NAME_MAX, OPEN_ENTRIES_MAX, PAYLOAD, SYMLINK, TARGET_MAX,
+    DEPTH_MAX, ENTRY, ENTRY_SIZE, FILENAME, FLAGS, HEADER_SIZE, NAME_MAX, OPEN_ENTRIES_MAX, PAYLOAD, SYMLINK,
+    TARGET_MAX,
 };
 use crate::digest::Digest;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -65,7 +66,8 @@ pub fn encode(
     let mut encoder =
         Encoder { sink, position: 0, flags, keep, each, encoded: Encoded::default(), path: folder.to_owned(), open: 0 };
     // The root may be named through a link, nothing below it.
-    let opened = open_folder(CWD, &c_string(folder.as_os_str()), OFlags::empty()).map_err(|error| encoder.unreadable(error.into()))?;
+    let opened = open_folder(CWD, &c_string(folder.as_os_str()), OFlags::empty())
+        .map_err(|error| encoder.unreadable(error.into()))?;
     let stat = rustix::fs::fstat(&opened).map_err(|error| encoder.unreadable(error.into()))?;
     encoder.folder(opened, &stat, 0)?;
     encoder.sink.flush().map_err(EncodeError::Write)?;
@@ -138,7 +140,8 @@ impl Encoder<'_> {
             .map_err(|error| self.unreadable(error.into()))?;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
-                let inner = open_folder(folder.as_fd(), name, OFlags::NOFOLLOW).map_err(|error| self.unreadable(error.into()))?;
+                let inner = open_folder(folder.as_fd(), name, OFlags::NOFOLLOW)
+                    .map_err(|error| self.unreadable(error.into()))?;
                 let stat = rustix::fs::fstat(&inner).map_err(|error| self.unreadable(error.into()))?;
                 self.folder(inner, &stat, depth)
             }
@@ -150,8 +153,8 @@ impl Encoder<'_> {
                 self.file(File::from(file), &stat)
             }
             FileType::Symlink => {
-                let target = rustix::fs::readlinkat(folder, name, Vec::new())
-                    .map_err(|error| self.unreadable(error.into()))?;
+                let target =
+                    rustix::fs::readlinkat(folder, name, Vec::new()).map_err(|error| self.unreadable(error.into()))?;
                 if target.to_bytes().len() > TARGET_MAX {
                     return Err(self.refused("its target is longer than 4095 bytes"));
                 }

@@ -246,7 +246,8 @@ impl Extractor<'_> {
     }
 
     fn shown(&self, name: &[u8]) -> String {
-        let path = if name.is_empty() { self.path.clone() } else { self.path.join(String::from_utf8_lossy(name).as_ref()) };
+        let path =
+            if name.is_empty() { self.path.clone() } else { self.path.join(String::from_utf8_lossy(name).as_ref()) };
         crate::error::shown(&path)
     }
 
@@ -277,9 +278,9 @@ fn unportable(name: &[u8]) -> Option<&'static str> {
         b"CON" | b"PRN" | b"AUX" | b"NUL" | b"CONIN$" | b"CONOUT$" => true,
         [device @ .., digit] => {
             matches!(device, b"COM" | b"LPT") && digit.is_ascii_digit()
-                || ["¹", "²", "³"].iter().any(|digit| {
-                    matches!(stem.strip_suffix(digit.as_bytes()), Some(b"COM" | b"LPT"))
-                })
+                || ["¹", "²", "³"]
+                    .iter()
+                    .any(|digit| matches!(stem.strip_suffix(digit.as_bytes()), Some(b"COM" | b"LPT")))
         }
         [] => false,
     };

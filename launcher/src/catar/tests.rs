@@ -60,7 +60,8 @@ fn set_all_times(folder: &Path) {
 }
 
 fn set_time(path: &Path) {
-    let time = rustix::fs::Timespec { tv_sec: (WHEN_NS / 1_000_000_000) as i64, tv_nsec: (WHEN_NS % 1_000_000_000) as i64 };
+    let time =
+        rustix::fs::Timespec { tv_sec: (WHEN_NS / 1_000_000_000) as i64, tv_nsec: (WHEN_NS % 1_000_000_000) as i64 };
     let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
     rustix::fs::utimensat(rustix::fs::CWD, path, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).expect("set");
 }
@@ -120,7 +121,8 @@ fn what_goes_in_comes_out() {
 fn what_cannot_be_archived_is_named() {
     let folder = tempfile::tempdir().expect("a folder");
     let refused = |wanted: &str| {
-        let error = encode(folder.path(), Keep::default(), Digest::Sha256, &mut Vec::new(), &|_| {}).expect_err("refused");
+        let error =
+            encode(folder.path(), Keep::default(), Digest::Sha256, &mut Vec::new(), &|_| {}).expect_err("refused");
         assert!(error.to_string().contains(wanted), "{error}");
     };
     let file = folder.path().join("setuid");
@@ -235,7 +237,11 @@ fn names_that_lead_elsewhere_are_refused_whatever_is_allowed() {
     for name in [&b".."[..], b".", b"a/b", b"/etc", b"../x", b"/"] {
         for rules in [Rules::default(), any] {
             assert_refused(&Built::root().file(name, b"x").leave().bytes, rules, "its name is not one part of a path");
-            assert_refused(&Built::root().folder(name).leave().leave().bytes, rules, "its name is not one part of a path");
+            assert_refused(
+                &Built::root().folder(name).leave().leave().bytes,
+                rules,
+                "its name is not one part of a path",
+            );
             assert_refused(&Built::root().link(name, b"x").leave().bytes, rules, "its name is not one part of a path");
         }
     }
@@ -247,9 +253,10 @@ fn names_that_lead_elsewhere_are_refused_whatever_is_allowed() {
 #[test]
 fn names_that_other_systems_cannot_hold_are_refused_unless_allowed() {
     let any = Rules { any_name: true, ..Rules::default() };
-    for name in
-        ["a\\b", "c:", "what?", "a*", "x\ty", "con", "NUL.txt", "Com1", "lpt9.a.b", "COM¹", "aux ", "dot.", "space ", "a|b", "\"", "<>"]
-    {
+    for name in [
+        "a\\b", "c:", "what?", "a*", "x\ty", "con", "NUL.txt", "Com1", "lpt9.a.b", "COM¹", "aux ", "dot.", "space ",
+        "a|b", "\"", "<>",
+    ] {
         let mut built = Built::root();
         let archive = &built.file(name.as_bytes(), b"x").leave().bytes;
         assert_refused(archive, Rules::default(), "its name");
@@ -262,7 +269,12 @@ fn names_that_other_systems_cannot_hold_are_refused_unless_allowed() {
         assert_eq!(unpacked_within(archive, any).expect("allowed").file_count, 2);
     }
     for name in ["console", "com", "com10", "nullable", "a.con", ".hidden", "ä"] {
-        assert_eq!(unpacked_within(&Built::root().file(name.as_bytes(), b"x").leave().bytes, Rules::default()).expect(name).file_count, 1);
+        assert_eq!(
+            unpacked_within(&Built::root().file(name.as_bytes(), b"x").leave().bytes, Rules::default())
+                .expect(name)
+                .file_count,
+            1
+        );
     }
 }
 
@@ -272,7 +284,11 @@ fn names_that_come_twice_or_out_of_order_are_refused() {
     assert_refused(&Built::root().file(b"a", b"1").file(b"a", b"2").leave().bytes, any, "does not come after");
     assert_refused(&Built::root().file(b"b", b"1").file(b"a", b"2").leave().bytes, any, "does not come after");
     // The classic: a link, then a file through it.
-    assert_refused(&Built::root().link(b"a", b"b").folder(b"a").file(b"x", b"2").leave().leave().bytes, any, "does not come after");
+    assert_refused(
+        &Built::root().link(b"a", b"b").folder(b"a").file(b"x", b"2").leave().leave().bytes,
+        any,
+        "does not come after",
+    );
 }
 
 #[test]
@@ -283,7 +299,12 @@ fn links_that_leave_the_root_are_refused_whatever_is_allowed() {
     }
     assert_refused(&Built::root().folder(b"d").link(b"l", b"../../x").leave().leave().bytes, any, "leaves the archive");
     for target in [&b"x"[..], b"./x/y", b"a/b/c", b"."] {
-        assert_eq!(unpacked_within(&Built::root().link(b"l", target).leave().bytes, Rules::default()).expect("inside").link_count, 1);
+        assert_eq!(
+            unpacked_within(&Built::root().link(b"l", target).leave().bytes, Rules::default())
+                .expect("inside")
+                .link_count,
+            1
+        );
     }
     assert_refused(&Built::root().link(b"l", &[b'a'; 4_096]).leave().bytes, any, "has 4113 bytes");
 }
@@ -389,11 +410,15 @@ fn times_before_1970_and_far_from_now_survive() {
     fs::write(&path, "x").expect("written");
     for (set, wanted) in [
         (UNIX_EPOCH - Duration::from_secs(100), UNIX_EPOCH),
-        (UNIX_EPOCH + Duration::from_nanos(4_000_000_000_123_456_789), UNIX_EPOCH + Duration::from_nanos(4_000_000_000_123_456_789)),
+        (
+            UNIX_EPOCH + Duration::from_nanos(4_000_000_000_123_456_789),
+            UNIX_EPOCH + Duration::from_nanos(4_000_000_000_123_456_789),
+        ),
     ] {
         File::options().write(true).open(&path).and_then(|file| file.set_modified(set)).expect("set");
         unpack(&encoded(folder.path()), out.path(), Rules { overwrite: true, ..Rules::default() }).expect("unpacked");
-        let found: SystemTime = fs::metadata(out.path().join("f")).and_then(|metadata| metadata.modified()).expect("there");
+        let found: SystemTime =
+            fs::metadata(out.path().join("f")).and_then(|metadata| metadata.modified()).expect("there");
         assert_eq!(found, wanted);
     }
 }

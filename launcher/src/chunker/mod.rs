@@ -67,7 +67,10 @@ fn size(text: &str) -> Result<usize, String> {
         _ => (text, 1 << 10),
     };
     let number: u32 = digits.parse().map_err(|_| format!("`{text}` is not a size: digits, then b, k, m or nothing"))?;
-    usize::try_from(number).ok().and_then(|number| number.checked_mul(unit)).ok_or_else(|| format!("`{text}` is too large"))
+    usize::try_from(number)
+        .ok()
+        .and_then(|number| number.checked_mul(unit))
+        .ok_or_else(|| format!("`{text}` is too large"))
 }
 
 /// Cuts, one chunk at a time; the same bytes always at the same places.
@@ -129,9 +132,9 @@ impl Chunker {
         }
         Some(match &self.how {
             How::Buzhash(buzhash) => buzhash.cut(bytes),
-            How::Fastcdc => fastcdc_2020::FastCDC::new(&bytes[..bytes.len().min(max)], min, avg, max)
-                .cut(0, bytes.len().min(max))
-                .1,
+            How::Fastcdc => {
+                fastcdc_2020::FastCDC::new(&bytes[..bytes.len().min(max)], min, avg, max).cut(0, bytes.len().min(max)).1
+            }
         })
     }
 }

@@ -84,7 +84,8 @@ fn fastcdc_cuts_as_it_always_did() {
 }
 
 const FASTCDC_ENDS: [usize; 14] = [
-    31_171, 69_978, 198_478, 277_996, 437_005, 482_872, 561_066, 590_547, 614_333, 679_044, 792_243, 911_791, 987_738, 1_000_003,
+    31_171, 69_978, 198_478, 277_996, 437_005, 482_872, 561_066, 590_547, 614_333, 679_044, 792_243, 911_791, 987_738,
+    1_000_003,
 ];
 
 #[test]
@@ -108,7 +109,19 @@ fn sizes_are_read_as_desync_writes_them() {
     assert_eq!(sizes("16384b:64k:256K"), Ok(ChunkSizes::DEFAULT));
     assert_eq!(sizes("1:2:3m").expect("sizes").max, 3 << 20);
     assert_eq!(ChunkSizes::DEFAULT.to_string().parse(), Ok(ChunkSizes::DEFAULT));
-    for bad in ["", "16", "16:64", "16:64:256:1", "64:16:256", "1:2:129m", "a:b:c", ":::", "1:2:-3", "1:2:4294967296", "1:2:9999999m"] {
+    for bad in [
+        "",
+        "16",
+        "16:64",
+        "16:64:256:1",
+        "64:16:256",
+        "1:2:129m",
+        "a:b:c",
+        ":::",
+        "1:2:-3",
+        "1:2:4294967296",
+        "1:2:9999999m",
+    ] {
         assert!(sizes(bad).is_err(), "{bad}");
     }
 }
@@ -116,7 +129,9 @@ fn sizes_are_read_as_desync_writes_them() {
 #[test]
 fn sizes_that_an_algorithm_cannot_keep_are_refused() {
     let new = |algorithm, min, avg, max| Chunker::new(algorithm, ChunkSizes { min, avg, max });
-    for (min, avg, max) in [(62, 256, 1_024), (64, 255, 1_024), (65, 256, 1_024), (64, 256, 1_023), (64, 8 << 20, 16 << 20)] {
+    for (min, avg, max) in
+        [(62, 256, 1_024), (64, 255, 1_024), (65, 256, 1_024), (64, 256, 1_023), (64, 8 << 20, 16 << 20)]
+    {
         assert!(new(Algorithm::Fastcdc, min, avg, max).is_err(), "{min}:{avg}:{max}");
     }
     assert!(new(Algorithm::Fastcdc, 64, 256, 1_024).is_ok());

@@ -2,7 +2,7 @@
 
 use super::output::{say, table};
 use crate::error::{EXIT_CODES, Exit, TaskError};
-use crate::trust::{self, KeyRing, Lifetimes, Passphrase, Role, Signed, Thresholds};
+use crate::trust::{self, KeyRing, Lifetimes, Passphrase, Role, SignedMetadata, Thresholds};
 use crate::whole;
 use clap::{Args, Subcommand};
 use std::path::{Path, PathBuf};
@@ -121,7 +121,7 @@ impl KeyFolder {
 }
 
 /// Says what was signed.
-pub fn say_signed(json: bool, signed: &Signed) -> Result<(), TaskError> {
+pub fn say_signed(json: bool, signed: &SignedMetadata) -> Result<(), TaskError> {
     say(json, signed, || {
         format!(
             "signed: root {}, targets {}, snapshot {}, timestamp {}; to be renewed before {}",

@@ -1,13 +1,15 @@
 //! The command line: one file per group of commands. Only what works stands here; anything else is refused.
 
 pub mod auth;
+mod bar;
 pub mod config;
+pub mod jobs;
 pub mod keys;
 pub mod log;
 mod output;
 pub mod portal;
 pub mod profile;
-mod bar;
+pub mod release;
 pub mod serve;
 pub mod sync;
 pub mod system;

@@ -2,7 +2,10 @@
 
 use super::output::{say, table};
 use crate::error::{EXIT_CODES, Exit, TaskError};
+use crate::fetch::{self, Limits};
 use crate::settings::{self, Profile, Purpose, Settings};
+use crate::trust::{self, Pin};
+use crate::whole;
 use clap::Subcommand;
 use serde_json::json;
 use std::path::PathBuf;
@@ -38,6 +41,15 @@ pub enum Profiles {
         /// Folder of the installation; a folder of the launcher's own if none is given.
         #[arg(long)]
         root: Option<PathBuf>,
+        /// The studio's 1.root.json, which came on a way that is trusted: its repository is believed from then on.
+        #[arg(long = "root_file", alias = "root-file", group = "pin")]
+        root_file: Option<PathBuf>,
+        /// The id of one of the studio's root keys (`vsekai keys show`), which came on a way that is trusted.
+        #[arg(long = "root_key", alias = "root-key", group = "pin")]
+        root_key: Option<String>,
+        /// Believe whatever root the repository has now. Safe only if nobody stands between at this moment.
+        #[arg(long = "trust_on_first_use", alias = "trust-on-first-use", group = "pin")]
+        trust_on_first_use: bool,
     },
     /// Remove a profile. The installation stays.
     #[command(after_help = EXIT_CODES)]
@@ -60,7 +72,16 @@ impl Profiles {
                 say(json, &json!({ "profile": name }), || format!("commands now work on profile {name}"))
             }
             Self::List => list(json),
-            Self::Add { profile_name: name, repository, client_id, channel, root } => {
+            Self::Add {
+                profile_name: name,
+                repository,
+                client_id,
+                channel,
+                root,
+                root_file,
+                root_key,
+                trust_on_first_use,
+            } => {
                 let root = match root {
                     Some(root) => std::path::absolute(&root).map_err(|error| TaskError::unreadable(&root, error))?,
                     None => settings::folder(Purpose::Data)?.join(&name),
@@ -73,6 +94,7 @@ impl Profiles {
                 };
                 let profile = Profile { repository, client_id, channel, root };
                 profile.check().map_err(|why| TaskError::new(Exit::Usage, why))?;
+                let trusted = pin(&profile, root_file, root_key, trust_on_first_use)?;
                 let current = Settings::change(|settings| {
                     if settings.profiles.contains_key(&name) {
                         let why = format!(
@@ -86,14 +108,18 @@ impl Profiles {
                     settings.profiles.insert(name.clone(), profile.clone());
                     Ok(settings.profile == name)
                 })?;
-                say(json, &json!({ "profile": name, "current": current, "settings": profile }), || {
-                    format!(
-                        "profile {name}: {} from {} into {}",
-                        profile.client_id,
-                        profile.repository,
-                        profile.root.display()
-                    )
-                })
+                say(
+                    json,
+                    &json!({ "profile": name, "current": current, "trusted": trusted, "settings": profile }),
+                    || {
+                        format!(
+                            "profile {name}: {} from {} into {}",
+                            profile.client_id,
+                            profile.repository,
+                            profile.root.display()
+                        )
+                    },
+                )
             }
             Self::Remove { profile_name: name } => {
                 Settings::change(|settings| {
@@ -105,6 +131,29 @@ impl Profiles {
             }
         }
     }
+}
+
+/// Pins the repository's root of trust. True if one is pinned now, or was before.
+fn pin(profile: &Profile, file: Option<PathBuf>, key: Option<String>, first_use: bool) -> Result<bool, TaskError> {
+    let state = settings::trust_folder(&profile.repository, &profile.client_id)?;
+    let bytes = match &file {
+        Some(file) => {
+            let missing = || TaskError::new(Exit::NotFound, format!("{}: not there", file.display()));
+            Some(whole::read(file, trust::ROOT_BYTES_MAX)?.ok_or_else(missing)?)
+        }
+        None => None,
+    };
+    let pin = match (&bytes, &key, first_use) {
+        (Some(bytes), _, _) => Pin::File(bytes),
+        (None, Some(key), _) => Pin::Key(key),
+        (None, None, true) => Pin::FirstUse,
+        (None, None, false) => return Ok(trust::pinned(&state)),
+    };
+    // Another profile of the same repository may have done it; it must not be replaced in silence.
+    if !trust::pinned(&state) {
+        trust::pin(&*fetch::open(&profile.repository, Limits::default())?, &state, pin)?;
+    }
+    Ok(true)
 }
 
 fn list(json: bool) -> Result<(), TaskError> {

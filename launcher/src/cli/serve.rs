@@ -43,6 +43,12 @@ pub struct Serve {
     /// A file with a line TOKEN USER SCOPE… for each token that is taken without a provider.
     #[arg(long)]
     tokens: Option<PathBuf>,
+    /// A casync store (.castr) to serve under /chunks, for casync's and desync's clients.
+    #[arg(long)]
+    chunks: Option<PathBuf>,
+    /// A folder of indexes for it, served under /chunks, too.
+    #[arg(long, requires = "chunks")]
+    indexes: Option<PathBuf>,
     /// Hours that files stay after they lost their last release.
     #[arg(long = "grace_hours", alias = "grace-hours", default_value_t = 24, value_parser = clap::value_parser!(u64).range(0..=8_760))]
     grace_hours: u64,
@@ -84,6 +90,7 @@ impl Serve {
             online_keys: self.online_keys,
             passphrase: super::keys::passphrase(self.passphrase_file.as_deref())?,
             grace_seconds: self.grace_hours * 3_600,
+            chunks: self.chunks.map(|store| (store, self.indexes)),
             requests_per_second: self.requests_per_second,
         };
         serve::run(config, |at| {

@@ -1,5 +1,6 @@
 //! `vsekai sync …`
 
+use super::jobs;
 use crate::error::{EXIT_CODES, TaskError};
 use crate::sync::archive::{Tar, Untar};
 use crate::sync::extract::Extract;
@@ -35,6 +36,24 @@ pub enum Sync {
         #[arg(long, value_name = "FILE")]
         index: PathBuf,
     },
+    /// Install a build, or copy a folder, in the background, and go on after restarts.
+    #[command(after_help = EXIT_CODES)]
+    Start(jobs::Start),
+    /// Pause a job, or all; what was fetched stays.
+    #[command(after_help = EXIT_CODES)]
+    Pause(jobs::Which),
+    /// Go on with a job, or with all that are paused or failed.
+    #[command(after_help = EXIT_CODES)]
+    Resume(jobs::Which),
+    /// Say how far the jobs are.
+    #[command(name = "check-status", after_help = EXIT_CODES)]
+    CheckStatus(jobs::Which),
+    /// End the daemon; jobs go on when one is started again.
+    #[command(after_help = EXIT_CODES)]
+    Stop,
+    /// Be the daemon.
+    #[command(hide = true)]
+    Daemon,
     /// Mount an index as a file that is fetched as it is read, until SIGINT, SIGTERM or `umount`.
     #[command(after_help = EXIT_CODES)]
     MountIndex(MountIndex),
@@ -62,6 +81,12 @@ impl Sync {
             Self::Extract(task) => task.run_and_print(json),
             Self::Verify(task) => task.run_and_print(json),
             Self::ListChunks { index } => list_chunks::list(&index, json, &mut std::io::stdout().lock()),
+            Self::Start(start) => start.run(json),
+            Self::Pause(which) => which.tell(json, "pause"),
+            Self::Resume(which) => which.tell(json, "resume"),
+            Self::CheckStatus(which) => which.check(json),
+            Self::Stop => jobs::stop(json),
+            Self::Daemon => crate::daemon::serve(),
             Self::MountIndex(task) => task.run_and_print(json),
             Self::Tar(task) => task.run_and_print(json),
             Self::Untar(task) => task.run_and_print(json),

@@ -4,10 +4,10 @@ use super::{Bar, bytes, print, print_json};
 use crate::error::{EXIT_CODES, Exit, TaskError};
 use crate::fetch::{self, Limits};
 use crate::install::{self, Follow, Installation, Links, Outcome, Progress, Verdict};
-use crate::offers::{Offers, Unsigned};
+use crate::settings::{self, Profile, Settings};
 use clap::{Args, Subcommand};
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The tasks of `vsekai system`.
@@ -47,9 +47,12 @@ pub enum System {
     /// Go back to the version before, with today's saves and mods
     #[command(after_help = EXIT_CODES)]
     Rollback {
-        /// The folder of the installation
+        /// The profile to work on, instead of the current one
+        #[arg(long = "profile_name", alias = "profile-name", value_name = "NAME")]
+        profile_name: Option<String>,
+        /// The folder of the installation, instead of the profile's
         #[arg(long, value_name = "FOLDER")]
-        root: PathBuf,
+        root: Option<PathBuf>,
     },
     /// Read every file of the current version and say which are damaged, and what a repair would fetch
     ///
@@ -78,18 +81,21 @@ pub enum System {
 /// Which build is followed, from where, to where.
 #[derive(Debug, Clone, Args)]
 pub struct Origin {
-    /// The repository: https://…, http://… or a folder
+    /// The profile to work on, instead of the current one
+    #[arg(long = "profile_name", alias = "profile-name", value_name = "NAME")]
+    pub profile_name: Option<String>,
+    /// The repository, instead of the profile's: https://…, http://… or a folder
     #[arg(long, value_name = "ADDRESS")]
-    pub repository: String,
-    /// Which build
+    pub repository: Option<String>,
+    /// Which build, instead of the profile's
     #[arg(long = "client_id", alias = "client-id", value_name = "NAME")]
-    pub client_id: String,
-    /// The channel that is followed
-    #[arg(long, value_name = "NAME", default_value = "stable")]
-    pub channel: String,
-    /// The folder of the installation
+    pub client_id: Option<String>,
+    /// The channel that is followed, instead of the profile's
+    #[arg(long, value_name = "NAME")]
+    pub channel: Option<String>,
+    /// The folder of the installation, instead of the profile's
     #[arg(long, value_name = "FOLDER")]
-    pub root: PathBuf,
+    pub root: Option<PathBuf>,
     /// Take the catalogue of a folder as it is: nothing proves who wrote it
     #[arg(long)]
     pub unsigned: bool,
@@ -110,52 +116,82 @@ pub struct How {
 }
 
 impl Origin {
-    /// The catalogue's source.
-    pub fn offers(&self) -> Result<Box<dyn Offers>, TaskError> {
-        if !self.unsigned {
-            let what = "signed catalogues are not read by this build of vsekai; --unsigned takes a folder's catalogue as it is";
-            return Err(TaskError::new(Exit::Untrusted, what));
-        }
-        if self.repository.contains("://") {
-            let what =
-                format!("{}: a catalogue from the network must be signed; --unsigned is for folders", self.repository);
-            return Err(TaskError::new(Exit::Untrusted, what));
-        }
-        Ok(Box::new(Unsigned { folder: self.repository.clone().into(), client_id: self.client_id.clone() }))
+    /// The profile, with what the flags say instead. Without a profile the flags must say all but the channel.
+    pub fn profile(&self) -> Result<Profile, TaskError> {
+        let known = settings::profile(self.profile_name.as_deref());
+        let repository = match &self.repository {
+            Some(address) if !address.contains("://") => Some(absolute(address)?),
+            other => other.clone(),
+        };
+        let mut profile = match (known, repository.clone(), &self.client_id, &self.root) {
+            (Ok(profile), ..) => profile,
+            (Err(_), Some(repository), Some(client_id), Some(root)) if self.profile_name.is_none() => {
+                Profile { repository, client_id: client_id.clone(), channel: "stable".into(), root: root.clone() }
+            }
+            (Err(error), ..) => return Err(error),
+        };
+        profile.repository = repository.unwrap_or(profile.repository);
+        profile.client_id = self.client_id.clone().unwrap_or(profile.client_id);
+        profile.channel = self.channel.clone().unwrap_or(profile.channel);
+        profile.root = self.root.clone().unwrap_or(profile.root);
+        profile.root =
+            std::path::absolute(&profile.root).map_err(|source| TaskError::unreadable(&profile.root, source))?;
+        profile.check().map_err(|why| TaskError::new(Exit::Usage, why))?;
+        Ok(profile)
     }
+}
+
+/// A folder's whole name, as settings want it.
+fn absolute(folder: &str) -> Result<String, TaskError> {
+    let whole = std::path::absolute(folder).map_err(|source| TaskError::unreadable(folder.as_ref(), source))?;
+    whole
+        .into_os_string()
+        .into_string()
+        .map_err(|_| TaskError::new(Exit::Usage, format!("{folder}: its whole name is not Unicode")))
+}
+
+/// The limits of downloads: a flag's, else the settings'.
+pub(super) fn limits(limit_rate: Option<u64>) -> Result<Limits, TaskError> {
+    let kib = Settings::load()?.bandwidth_limit;
+    let bytes_per_second = limit_rate.or((kib > 0).then(|| kib.saturating_mul(1_024)));
+    Ok(Limits { bytes_per_second, ..Limits::default() })
 }
 
 impl System {
     /// Does the task.
     pub fn run(self, json: bool) -> Result<(), TaskError> {
         match self {
-            Self::Update { origin, how, version, again } => with(&origin, Some(&how), version, again, |follow| {
-                let installation = Installation::open(&origin.root)?;
-                say(json, &install::update(&installation, follow)?)
-            }),
-            Self::Check { origin, exit_code } => {
-                with(&origin, None, None, false, |follow| check(json, &origin, exit_code, follow))
+            Self::Update { origin, how, version, again } => {
+                with(&origin, Some(&how), version, again, |follow, root| {
+                    let installation = Installation::open(root)?;
+                    say(json, &install::update(&installation, follow)?)
+                })
             }
-            Self::Rollback { root } => {
+            Self::Check { origin, exit_code } => {
+                with(&origin, None, None, false, |follow, root| check(json, root, exit_code, follow))
+            }
+            Self::Rollback { profile_name, root } => {
+                let root = match root {
+                    Some(root) => root,
+                    None => settings::profile(profile_name.as_deref())?.root,
+                };
                 let installation = Installation::open(&root)?;
                 say(json, &install::rollback(&installation, &Progress::default())?)
             }
-            Self::Verify { origin } => with(&origin, None, None, false, |follow| {
-                let verdict = install::verify(&Installation::look(&origin.root)?, follow)?;
+            Self::Verify { origin } => with(&origin, None, None, false, |follow, root| {
+                let verdict = install::verify(&Installation::look(root)?, follow)?;
                 judge(json, &verdict)?;
                 if verdict.damaged.is_empty() {
                     return Ok(());
                 }
-                Err(TaskError::new(
-                    Exit::Damaged,
-                    format!("{} files are damaged; `system repair` mends them", verdict.damaged.len()),
-                ))
+                let what = format!("{} files are damaged; `system repair` mends them", verdict.damaged.len());
+                Err(TaskError::new(Exit::Damaged, what))
             }),
-            Self::Repair { origin, how, dry_run } => with(&origin, Some(&how), None, false, |follow| {
+            Self::Repair { origin, how, dry_run } => with(&origin, Some(&how), None, false, |follow, root| {
                 if dry_run {
-                    return judge(json, &install::verify(&Installation::look(&origin.root)?, follow)?);
+                    return judge(json, &install::verify(&Installation::look(root)?, follow)?);
                 }
-                let installation = Installation::open(&origin.root)?;
+                let installation = Installation::open(root)?;
                 let mut told = Ok(());
                 let outcome = install::repair(&installation, follow, &mut |verdict| {
                     if !json {
@@ -175,27 +211,28 @@ fn with(
     how: Option<&How>,
     version: Option<String>,
     again: bool,
-    task: impl FnOnce(&Follow<'_>) -> Result<(), TaskError>,
+    task: impl FnOnce(&Follow<'_>, &Path) -> Result<(), TaskError>,
 ) -> Result<(), TaskError> {
-    let offers = origin.offers()?;
-    let limits = Limits { bytes_per_second: how.and_then(|how| how.limit_rate), ..Limits::default() };
-    let fetch = fetch::open(&origin.repository, limits)?;
+    let profile = origin.profile()?;
+    let offers = crate::daemon::offers(&profile.repository, &profile.client_id, origin.unsigned)?;
+    let fetch = fetch::open(&profile.repository, limits(how.and_then(|how| how.limit_rate))?)?;
     let progress = Arc::new(Progress::default());
     let _bar = Bar::show(progress.clone());
-    task(&Follow {
+    let follow = Follow {
         offers: &*offers,
         fetch: &*fetch,
-        channel: origin.channel.clone(),
+        channel: profile.channel,
         version,
         again,
         keep: how.map(|how| how.keep.clone()).unwrap_or_default(),
         links: how.map_or(Links::Auto, |how| how.links),
         progress: &progress,
-    })
+    };
+    task(&follow, &profile.root)
 }
 
-fn check(json: bool, origin: &Origin, exit_code: bool, follow: &Follow<'_>) -> Result<(), TaskError> {
-    let installation = Installation::look(&origin.root)?;
+fn check(json: bool, root: &Path, exit_code: bool, follow: &Follow<'_>) -> Result<(), TaskError> {
+    let installation = Installation::look(root)?;
     let answer = install::check(&installation, follow)?;
     let notes = installation.notes();
     if json {

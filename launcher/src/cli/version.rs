@@ -1,6 +1,6 @@
 //! `vsekai version …`
 
-use crate::cli::bytes;
+use crate::cli::{bytes, release};
 use crate::error::{EXIT_CODES, TaskError};
 use crate::manifest::ChunkSizes;
 use crate::publish::{Job, publish};
@@ -17,6 +17,24 @@ pub enum Version {
     /// same files. The catalogue still wants signing.
     #[command(after_help = EXIT_CODES)]
     Pack(Pack),
+    /// Sign a repository's catalogues: clients take nothing that is not signed.
+    #[command(after_help = EXIT_CODES)]
+    Sign(release::Sign),
+    /// Let a channel stand for a version, for everyone or for a part. It still wants signing.
+    #[command(after_help = EXIT_CODES)]
+    Channel(release::ChannelArguments),
+    /// Bring a build to the update service: packed and signed here, or a repository that is so already. Resumes what broke off.
+    #[command(after_help = EXIT_CODES)]
+    Upload(Box<release::Upload>),
+    /// Print the versions that the studio has signed.
+    #[command(after_help = EXIT_CODES)]
+    List(release::Followed),
+    /// Download a version beside the installation.
+    #[command(after_help = EXIT_CODES)]
+    Download(release::Download),
+    /// Take a version away. Clients that are downloading it have time to finish.
+    #[command(after_help = EXIT_CODES)]
+    Delete(release::Delete),
 }
 
 impl Version {
@@ -24,6 +42,12 @@ impl Version {
     pub fn run(self, json: bool) -> Result<(), TaskError> {
         match self {
             Self::Pack(pack) => pack.run(json),
+            Self::Sign(sign) => sign.run(json),
+            Self::Channel(channel) => channel.run(json),
+            Self::Upload(upload) => upload.run(json),
+            Self::List(followed) => followed.list(json),
+            Self::Download(download) => download.run(json),
+            Self::Delete(delete) => delete.run(json),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::machine::State;
 use crate::fetch::{Fetch, FetchError};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,7 +20,7 @@ pub struct Progress {
 }
 
 /// One look at it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Look {
     /// Where the update is.
     pub state: State,

@@ -17,7 +17,8 @@ use crate::pack::{self, digest};
 use crate::release::{Catalogue, Channel, Delta, Release};
 use rayon::prelude::*;
 use repository::{BlobWriter, Published, Repository, Source, blob};
-use scan::{Found, Scanned};
+use scan::Scanned;
+pub(crate) use scan::{Found, list};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::fs::File;
@@ -105,7 +106,7 @@ pub fn publish(job: &Job) -> Result<Report, TaskError> {
         .map(|release| Ok((release.clone(), repository.manifest(release)?)))
         .collect::<Result<_, TaskError>>()?;
 
-    let found = scan::list(&job.source)?;
+    let found = list(&job.source)?;
     let sizes =
         job.sizes.or(earlier.first().map(|(_, manifest)| manifest.sizes)).unwrap_or_else(|| usual_sizes(&found));
     let scanned = scan_all(&job.source, &found, sizes)?;

@@ -15,6 +15,7 @@ mod records;
 mod uploads;
 
 use crate::auth::{Allowed, Denial, Verifier, VerifierConfig};
+use crate::chunk_server::{self, ChunkServer};
 use crate::error::{Exit, TaskError, one_line, shown};
 use crate::trust::{self, KeyRing, Passphrase};
 use crate::whole;
@@ -66,6 +67,8 @@ pub struct Config {
     pub passphrase: Passphrase,
     /// How long files stay after they lost their last release.
     pub grace_seconds: u64,
+    /// A casync store to serve under `/chunks`, and a folder of indexes for it.
+    pub chunks: Option<(PathBuf, Option<PathBuf>)>,
     /// Requests a second that one address may make in the long run; ten times as many at once.
     pub requests_per_second: f64,
 }
@@ -116,13 +119,14 @@ pub fn run(config: Config, ready: impl FnOnce(SocketAddr)) -> Result<(), TaskErr
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| TaskError::because(Exit::Failed, "the service cannot start", error))?;
     let listen = config.listen;
+    let chunks = config.chunks.clone();
     let service = Arc::new(open(config)?);
     runtime.block_on(async {
         let failed = |error| TaskError::because(Exit::Busy, format!("{listen}: cannot be listened on"), error);
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let at = listener.local_addr().map_err(failed)?;
         let chores = tokio::spawn(chores(service.clone()));
-        let app = router(service).into_make_service_with_connect_info::<SocketAddr>();
+        let app = router(service, chunks).into_make_service_with_connect_info::<SocketAddr>();
         let stopped = stop_signal()?;
         ready(at);
         tracing::info!(%at, "serving");
@@ -223,7 +227,11 @@ async fn chores(service: Arc<Service>) {
     }
 }
 
-fn router(service: Arc<Service>) -> Router {
+fn router(service: Arc<Service>, chunks: Option<(PathBuf, Option<PathBuf>)>) -> Router {
+    // Read only: whoever fills the store has other ways (`vsekai sync make`, `vsekai sync serve --writable`).
+    let chunks = chunks.map(|(store, index_folder)| {
+        chunk_server::router(ChunkServer { store, index_folder, writable: false, authorization: None })
+    });
     let api = Router::new()
         .route("/builds", get(builds))
         .route("/builds/{client_id}", get(build))
@@ -243,6 +251,7 @@ fn router(service: Arc<Service>) -> Router {
         .route("/healthz", get(healthz))
         .route("/metrics", get(metrics_text))
         .nest("/api", api)
+        .nest_service("/chunks", chunks.unwrap_or_default().fallback(async || Problem::not_found("no such chunk")))
         .fallback(file)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(service.clone(), guard))
@@ -259,15 +268,18 @@ async fn guard(
     let path = request.uri().path();
     let route = match path.trim_start_matches('/').split('/').next() {
         Some("api") => "api",
-        Some(of @ ("metadata" | "catalogue" | "manifests" | "packs" | "deltas" | "metrics" | "healthz")) => match of {
-            "metadata" => "metadata",
-            "catalogue" => "catalogue",
-            "manifests" => "manifests",
-            "packs" => "packs",
-            "deltas" => "deltas",
-            "metrics" => "metrics",
-            _ => "healthz",
-        },
+        Some(of @ ("metadata" | "catalogue" | "manifests" | "packs" | "deltas" | "chunks" | "metrics" | "healthz")) => {
+            match of {
+                "metadata" => "metadata",
+                "catalogue" => "catalogue",
+                "manifests" => "manifests",
+                "packs" => "packs",
+                "deltas" => "deltas",
+                "chunks" => "chunks",
+                "metrics" => "metrics",
+                _ => "healthz",
+            }
+        }
         _ => "other",
     };
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);

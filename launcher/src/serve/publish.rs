@@ -7,6 +7,8 @@ use super::{Service, files};
 use crate::auth::Allowed;
 use crate::error::TaskError;
 use crate::fetch::{Fetch, FetchError};
+use crate::manifest::codec::hex;
+use crate::manifest::{MANIFEST_SIZE_MAX, Manifest, Pack};
 use crate::release::{Blob, Catalogue};
 use crate::trust::{self, Lifetimes, METADATA};
 use crate::whole;
@@ -322,6 +324,8 @@ pub fn prune(service: &Service, grace_seconds: u64) -> Result<Pruned, Problem> {
         };
     for client_id in builds(service)? {
         for release in published(service, &client_id)?.unwrap_or_default().releases {
+            // Without it, nobody knows which packs are needed.
+            has(service, "manifests", &release.manifest)?;
             hold(
                 &mut live,
                 &release.manifest.blake3,
@@ -392,8 +396,14 @@ pub fn renew(service: &Service) -> Result<bool, TaskError> {
     Ok(true)
 }
 
-/// The packs that a manifest names.
+/// The packs that a manifest names; none if it is not there.
 fn packs_of(service: &Service, manifest: &Blob) -> Result<Vec<Blob>, Problem> {
-    let _ = (service, manifest);
-    Ok(Vec::new())
+    let file = service.repository.join("manifests").join(&manifest.blake3);
+    let Some(bytes) = whole::read(&file, MANIFEST_SIZE_MAX)? else { return Ok(Vec::new()) };
+    let decoded = Manifest::decode(&bytes).map_err(|error| {
+        let why = format!("manifests/{} is none that clients would read: {error}", manifest.blake3);
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "damaged", why)
+    })?;
+    let blob = |pack: Pack| Blob { blake3: hex(&pack.id), size: u64::from(pack.size) };
+    Ok(decoded.packs.into_iter().map(blob).collect())
 }

@@ -1,7 +1,7 @@
 //! `vsekai sync tar` and `untar`: a folder into an archive, or an archive's index and store, and back.
 
-use super::make::{Cutting, Source, make};
 use super::files::{Appearing, Index, folder_of, stores};
+use super::make::{Cutting, Source, make};
 use super::progress::Progress;
 use super::stream::IndexStream;
 use super::{Access, Job, Printed, fault};
@@ -224,7 +224,12 @@ impl Place {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let beside = folder_of(destination);
                 fs::create_dir_all(&beside).map_err(failed)?;
-                tempfile::Builder::new().prefix(".vsekai-").suffix(".part").tempdir_in(beside).map(Self::Beside).map_err(failed)
+                tempfile::Builder::new()
+                    .prefix(".vsekai-")
+                    .suffix(".part")
+                    .tempdir_in(beside)
+                    .map(Self::Beside)
+                    .map_err(failed)
             }
             Err(error) => Err(failed(error)),
         }

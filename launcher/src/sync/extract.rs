@@ -58,7 +58,8 @@ impl Job for Extract {
             })?,
         };
         if output.is_dir() {
-            let what = format!("{}: is a folder; an archive's index (.caidx) is for `sync untar --index`", shown(&output));
+            let what =
+                format!("{}: is a folder; an archive's index (.caidx) is for `sync untar --index`", shown(&output));
             return Err(TaskError::new(Exit::Unwritable, what));
         }
 

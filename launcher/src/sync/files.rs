@@ -181,7 +181,8 @@ pub fn expect_room(folder: &Path, wanted: u64) -> Result<(), TaskError> {
     let Ok(system) = rustix::fs::statvfs(folder) else { return Ok(()) };
     let free = system.f_bavail.saturating_mul(system.f_frsize);
     if free < wanted {
-        let what = format!("{}: {wanted} bytes are wanted, {free} are free; make room or name another folder", shown(folder));
+        let what =
+            format!("{}: {wanted} bytes are wanted, {free} are free; make room or name another folder", shown(folder));
         return Err(TaskError::new(Exit::NoSpace, what));
     }
     Ok(())

@@ -96,8 +96,7 @@ pub fn make(
     access: &super::Access,
 ) -> Result<Printed, TaskError> {
     let authorization = access.authorization.as_deref();
-    let chunker =
-        Chunker::new(cutting.chunker, cutting.chunk_size).map_err(|why| TaskError::new(Exit::Usage, why))?;
+    let chunker = Chunker::new(cutting.chunker, cutting.chunk_size).map_err(|why| TaskError::new(Exit::Usage, why))?;
     let store = match store {
         None => None,
         Some(Some(named)) => Some(named),
@@ -110,13 +109,15 @@ pub fn make(
         Source::File(_) => None,
         Source::Folder(_) | Source::Plain(..) => Some(catar::FLAGS),
     };
-    let what = format!("no index of {}", match &source {
-        Source::File(path) | Source::Folder(path) | Source::Plain(path, _) => shown(path),
-    });
+    let what = format!(
+        "no index of {}",
+        match &source {
+            Source::File(path) | Source::Folder(path) | Source::Plain(path, _) => shown(path),
+        }
+    );
     let failed = |error| fault::pipeline(&what, error);
     let sink = BufWriter::new(&mut output);
-    let mut pipeline =
-        Pipeline::new(chunker, cutting.digest, archive, store_opened.clone(), sink).map_err(failed)?;
+    let mut pipeline = Pipeline::new(chunker, cutting.digest, archive, store_opened.clone(), sink).map_err(failed)?;
     match source {
         Source::File(path) if path == Path::new("-") => {
             let progress = Progress::new("chunking", 0);

@@ -71,6 +71,7 @@ pub fn duration(text: &str) -> Result<std::time::Duration, String> {
         Some(b'd') => (&text[..text.len() - 1], 86_400),
         _ => (text, 1),
     };
-    let number: u32 = digits.parse().map_err(|_| format!("`{text}` is no span of time: a number, then s, m, h, d or nothing"))?;
+    let number: u32 =
+        digits.parse().map_err(|_| format!("`{text}` is no span of time: a number, then s, m, h, d or nothing"))?;
     Ok(std::time::Duration::from_secs(u64::from(number) * unit))
 }

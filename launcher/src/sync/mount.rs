@@ -10,8 +10,8 @@ use crate::caibx::Chunk;
 use crate::castr::http::is_url;
 use crate::error::{Exit, TaskError, shown};
 use fuser::{
-    Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, KernelConfig, LockOwner,
-    MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEntry, ReplyOpen, Request, Session,
+    Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, KernelConfig,
+    LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEntry, ReplyOpen, Request, Session,
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -65,7 +65,8 @@ impl Job for MountIndex {
         let stores = Arc::new(stores(&self.store, &self.index, authorization)?);
         let blob = Blob::new(&index, file_name(&self.index), Fetchers::new(stores, index.header.digest))?;
         let unmountable = |source| {
-            let what = format!("{}: cannot be mounted on; is it an empty folder, and FUSE there?", shown(&self.mountpoint));
+            let what =
+                format!("{}: cannot be mounted on; is it an empty folder, and FUSE there?", shown(&self.mountpoint));
             TaskError::because(Exit::Unwritable, what, source)
         };
         let mut config = Config::default();
@@ -312,14 +313,7 @@ impl Filesystem for Blob {
         }
     }
 
-    fn readdir(
-        &self,
-        _request: &Request,
-        node: INodeNo,
-        _handle: FileHandle,
-        offset: u64,
-        mut reply: ReplyDirectory,
-    ) {
+    fn readdir(&self, _request: &Request, node: INodeNo, _handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         if node != INodeNo::ROOT {
             return reply.error(Errno::ENOTDIR);
         }

@@ -48,7 +48,13 @@ impl Progress {
         let part = (done as f64 / self.total as f64).min(1.0);
         let full = (part * WIDTH as f64) as usize;
         let bar = "=".repeat(full) + &" ".repeat(WIDTH - full);
-        format!("{} [{bar}] {:3.0} %  {:.1} of {:.1} MB, {speed:.0} MB/s", self.what, part * 100.0, mega(done), mega(self.total))
+        format!(
+            "{} [{bar}] {:3.0} %  {:.1} of {:.1} MB, {speed:.0} MB/s",
+            self.what,
+            part * 100.0,
+            mega(done),
+            mega(self.total)
+        )
     }
 }
 
@@ -70,7 +76,10 @@ mod tests {
         progress.add(500_000);
         progress.add(500_000);
         let line = progress.line(progress.done.load(Ordering::Relaxed));
-        assert!(line.starts_with(&format!("extracting [{}{}]  50 %  1.0 of 2.0 MB", "=".repeat(15), " ".repeat(15))), "{line}");
+        assert!(
+            line.starts_with(&format!("extracting [{}{}]  50 %  1.0 of 2.0 MB", "=".repeat(15), " ".repeat(15))),
+            "{line}"
+        );
         assert!(progress.line(9_000_000).contains("100 %"));
     }
 }

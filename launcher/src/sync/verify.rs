@@ -65,7 +65,8 @@ impl Report {
     fn print(&self, what: &str) -> Result<Printed, TaskError> {
         let mut text: String = self.damaged.iter().map(|Damage { id, why }| format!("{id}  {why}\n")).collect();
         let Self { chunk_count, damaged_count, missing_count, removed_count, .. } = self;
-        let summary = format!("{chunk_count} chunks, {damaged_count} damaged ({removed_count} removed), {missing_count} missing");
+        let summary =
+            format!("{chunk_count} chunks, {damaged_count} damaged ({removed_count} removed), {missing_count} missing");
         text += &format!("{what}: {summary}\n");
         let mut printed = Printed::new(self, text)?;
         if damaged_count + missing_count > 0 {

@@ -18,12 +18,19 @@ mod refusal;
 mod sign;
 pub(crate) mod time;
 
+pub(crate) use canonical::sha256;
 pub(crate) use client::check_upload;
 pub use client::{Pin, pin, pinned, refresh};
 pub use keys::{KeyFile, KeyRing, Passphrase};
 pub use metadata::Role;
 pub(crate) use sign::latest_version;
-pub use sign::{Lifetimes, Signed, Thresholds, create, rotate, sign, sign_online};
+pub use sign::{Lifetimes, SignedMetadata, Thresholds, create, rotate, sign, sign_online, sign_targets};
+
+use crate::error::TaskError;
+use crate::fetch::Fetch;
+use crate::offers::Offers;
+use crate::release::Catalogue;
+use std::path::PathBuf;
 
 #[cfg(test)]
 mod tests;
@@ -40,6 +47,22 @@ pub(crate) const SNAPSHOT_BYTES_MAX: u64 = 64 << 10;
 pub(crate) const TARGETS_BYTES_MAX: u64 = 1 << 20;
 /// The longest catalogue that is read, bytes.
 pub(crate) const CATALOGUE_BYTES_MAX: u64 = 16 << 20;
+
+/// What a studio has signed, as an installation asks for it.
+pub struct Signed {
+    /// The repository.
+    pub fetch: Box<dyn Fetch>,
+    /// Where trust in it is remembered.
+    pub state: PathBuf,
+    /// Which build.
+    pub client_id: String,
+}
+
+impl Offers for Signed {
+    fn catalogue(&self) -> Result<Catalogue, TaskError> {
+        refresh(&*self.fetch, &self.state, &self.client_id, now())
+    }
+}
 
 /// Seconds since 1970 (UTC) by this machine's clock.
 pub fn now() -> u64 {

@@ -52,7 +52,7 @@ pub struct Thresholds {
 
 /// What was signed: versions of the metadata now in the repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Signed {
+pub struct SignedMetadata {
     /// Of `N.root.json`.
     pub root: u64,
     /// Of `N.targets.json`.
@@ -72,7 +72,7 @@ pub fn create(
     thresholds: Thresholds,
     lifetimes: Lifetimes,
     now: u64,
-) -> Result<Signed, TaskError> {
+) -> Result<SignedMetadata, TaskError> {
     let first = repository.join(METADATA).join("1.root.json");
     if first.exists() {
         return Err(TaskError::new(
@@ -118,7 +118,7 @@ pub fn rotate(
     roles: &[Role],
     lifetimes: Lifetimes,
     now: u64,
-) -> Result<Signed, TaskError> {
+) -> Result<SignedMetadata, TaskError> {
     let old = latest_root(repository)?;
     let mut root = old.clone();
     root.head = Head::new(Role::Root, old.head.version + 1, now + lifetimes.root * DAY);
@@ -145,7 +145,13 @@ pub fn rotate(
 }
 
 /// Signs the catalogues as they lie in the repository: targets, snapshot and timestamp.
-pub fn sign(repository: &Path, ring: &KeyRing, lifetimes: Lifetimes, now: u64) -> Result<Signed, TaskError> {
+pub fn sign(repository: &Path, ring: &KeyRing, lifetimes: Lifetimes, now: u64) -> Result<SignedMetadata, TaskError> {
+    sign_targets(repository, ring, lifetimes, now)?;
+    sign_online(repository, ring, lifetimes, now)
+}
+
+/// Signs the list of catalogues as they lie in the repository; whoever has the online keys does the rest. Gives its version.
+pub fn sign_targets(repository: &Path, ring: &KeyRing, lifetimes: Lifetimes, now: u64) -> Result<u64, TaskError> {
     let root = latest_root(repository)?;
     let mut targets = BTreeMap::new();
     let folder = repository.join("catalogue");
@@ -163,11 +169,16 @@ pub fn sign(repository: &Path, ring: &KeyRing, lifetimes: Lifetimes, now: u64) -
     let targets = Targets { head: Head::new(Role::Targets, version, now + lifetimes.targets * DAY), targets };
     let bytes = signed_by(ring, &root, Role::Targets, &targets)?;
     write_metadata(repository, &format!("{version}.targets.json"), &bytes, TARGETS_BYTES_MAX)?;
-    sign_online(repository, ring, lifetimes, now)
+    Ok(version)
 }
 
 /// Signs snapshot and timestamp anew over the newest targets: all that the online keys can do.
-pub fn sign_online(repository: &Path, ring: &KeyRing, lifetimes: Lifetimes, now: u64) -> Result<Signed, TaskError> {
+pub fn sign_online(
+    repository: &Path,
+    ring: &KeyRing,
+    lifetimes: Lifetimes,
+    now: u64,
+) -> Result<SignedMetadata, TaskError> {
     let root = latest_root(repository)?;
     let targets_version = latest_version(repository, "targets.json")?;
     let bytes = metadata(repository, &format!("{targets_version}.targets.json"), TARGETS_BYTES_MAX)?;
@@ -195,7 +206,7 @@ pub fn sign_online(repository: &Path, ring: &KeyRing, lifetimes: Lifetimes, now:
 
     let soonest = [lifetimes.targets, lifetimes.snapshot, lifetimes.timestamp].into_iter().min().unwrap_or(0);
     let root_expires = time::parse(&root.head.expires).unwrap_or(0);
-    Ok(Signed {
+    Ok(SignedMetadata {
         root: root.head.version,
         targets: targets_version,
         snapshot: snapshot_version,

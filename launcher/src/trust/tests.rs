@@ -71,7 +71,7 @@ impl World {
         whole_write(&file, &serde_json::to_vec(&catalogue).unwrap());
     }
 
-    fn publish(&self, versions: &[&str]) -> Signed {
+    fn publish(&self, versions: &[&str]) -> SignedMetadata {
         self.catalogue(versions);
         sign(&self.repository(), &self.ring, Lifetimes::default(), NOW).unwrap()
     }
@@ -153,7 +153,7 @@ fn honest_updates_arrive_and_nothing_new_costs_two_requests() {
     let world = World::installed();
     assert_eq!(
         world.publish(&["1.0", "2.0"]),
-        Signed { root: 1, targets: 2, snapshot: 2, timestamp: 2, expires: time::format(NOW + 7 * DAY) }
+        SignedMetadata { root: 1, targets: 2, snapshot: 2, timestamp: 2, expires: time::format(NOW + 7 * DAY) }
     );
     assert_eq!(world.versions(NOW), ["1.0", "2.0"]);
     assert_eq!(world.versions(NOW + DAY), ["1.0", "2.0"]);

@@ -175,7 +175,12 @@ impl Bench {
     fn run(&self, tool: &Path, arguments: &str) -> Result<Output> {
         let output = self.try_run(tool, arguments)?;
         if !output.status.success() {
-            bail!("`{} {arguments}`: {}: {}", name(tool), output.status, String::from_utf8_lossy(&output.stderr).trim());
+            bail!(
+                "`{} {arguments}`: {}: {}",
+                name(tool),
+                output.status,
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
         }
         Ok(output)
     }
@@ -271,7 +276,9 @@ fn identical(bench: &Bench) -> Result<u32> {
 }
 
 fn theirs_by_us(bench: &Bench) -> Result<u32> {
-    for (index, store) in [("c64.caibx", "store-c"), ("d64.caibx", "store-d"), ("c3.caibx", "store-c"), ("d16.caibx", "store-d")] {
+    for (index, store) in
+        [("c64.caibx", "store-c"), ("d64.caibx", "store-d"), ("c3.caibx", "store-c"), ("d16.caibx", "store-d")]
+    {
         bench.run(&bench.vsekai, &format!("sync extract --index {index} --store {store} --output out-{index}"))?;
         bench.same(&format!("out-{index}"), "blob")?;
         bench.run(&bench.vsekai, &format!("sync verify --index {index} --blob blob"))?;
@@ -283,12 +290,16 @@ fn theirs_by_us(bench: &Bench) -> Result<u32> {
     }
     // The next version with the old one as a seed: most of it must come from there.
     bench.run(&bench.casync, "make --store=store-c next-c.caibx next")?;
-    let arguments = "--json sync extract --index next-c.caibx --store store-c --seed blob --chunker buzhash --output out-next";
+    let arguments =
+        "--json sync extract --index next-c.caibx --store store-c --seed blob --chunker buzhash --output out-next";
     let output = bench.run(&bench.vsekai, arguments)?;
     bench.same("out-next", "next")?;
     let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
     let (seeded, total) = (report["seed_size"].as_u64(), report["total_size"].as_u64());
-    ensure!(seeded.zip(total).is_some_and(|(seeded, total)| seeded * 10 > total * 8), "little came from the seed: {report}");
+    ensure!(
+        seeded.zip(total).is_some_and(|(seeded, total)| seeded * 10 > total * 8),
+        "little came from the seed: {report}"
+    );
     // Damage is found, and told by the exit code.
     let chunks = bench.run(&bench.vsekai, "--json sync list-chunks --index d64.caibx")?;
     let chunks: serde_json::Value = serde_json::from_slice(&chunks.stdout)?;
@@ -367,8 +378,10 @@ fn mounted(bench: &Bench) -> Result<u32> {
     let mountpoint = bench.path("mountpoint");
     fs::create_dir(&mountpoint)?;
     for (index, store, file) in [("c64.caibx", "store-c", "c64"), ("f.caibx", "store-v", "f")] {
-        let mut mount =
-            bench.serve(&bench.vsekai, &format!("sync mount-index --index {index} --store {store} --mountpoint mountpoint"))?;
+        let mut mount = bench.serve(
+            &bench.vsekai,
+            &format!("sync mount-index --index {index} --store {store} --mountpoint mountpoint"),
+        )?;
         let path = mountpoint.join(file);
         wait_for("the mounted file", DEADLINE, || path.exists().then_some(()));
         ensure!(fs::read(&path)? == fs::read(bench.path("blob"))?, "{index}: the mounted file differs");
@@ -432,7 +445,10 @@ fn our_server(bench: &Bench) -> Result<u32> {
     good(format!("untar -i -s {url}/ {url}/tree.caidx t-server"))?;
     bench.same_tree_by_desync("t-server")?;
     let locked_out = desync(format!("extract -s {url}/ {url}/by-them.caibx out-no"), "wrong.json")?;
-    ensure!(!locked_out.status.success() && String::from_utf8_lossy(&locked_out.stderr).contains("401"), "a wrong key opens");
+    ensure!(
+        !locked_out.status.success() && String::from_utf8_lossy(&locked_out.stderr).contains("401"),
+        "a wrong key opens"
+    );
     // And by us, with what they put there.
     let ours = |arguments: String| {
         Command::new(&bench.vsekai)
@@ -449,7 +465,8 @@ fn our_server(bench: &Bench) -> Result<u32> {
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     good(format!("extract -s {url}/ {url}/next.caibx out-server-next"))?;
     bench.same("out-server-next", "next")?;
-    let refused = bench.try_run(&bench.vsekai, &format!("sync extract --index {url}/next.caibx --store {url} --output no"))?;
+    let refused =
+        bench.try_run(&bench.vsekai, &format!("sync extract --index {url}/next.caibx --store {url} --output no"))?;
     ensure!(refused.status.code() == Some(8), "without a key: {}", refused.status);
     Ok(8)
 }

@@ -65,6 +65,11 @@ const BENCHES: &[Bench] = &[
         what: "250 rigid bodies at 30 Hz: bytes, and how right the client's picture is; packets and baselines only, no shard",
         commands: &["bodies"],
     },
+    Bench {
+        name: "updates",
+        what: "making, extracting, updating and mounting a generated build of 1.6 GB, beside desync and casync",
+        commands: &["updates"],
+    },
     Bench { name: "micro", what: "micro-benchmarks by criterion: lowest, middle and highest estimate", commands: &[] },
 ];
 
@@ -84,7 +89,18 @@ pub fn run(name: Option<&str>, list: bool, dry_run: bool) -> Result<()> {
         let names: Vec<&str> = BENCHES.iter().map(|bench| bench.name).collect();
         bail!("there is no measurement `{name}`; there are {}", names.join(", "));
     };
-    run::cargo(&["build", "--quiet", "--release", "--locked", "-p", "vsekai-shard", "-p", "vsekai-bench"])?;
+    run::cargo(&[
+        "build",
+        "--quiet",
+        "--release",
+        "--locked",
+        "-p",
+        "vsekai-shard",
+        "-p",
+        "vsekai",
+        "-p",
+        "vsekai-bench",
+    ])?;
     let mut entry =
         format!("\n### {} · {}\n\n`cargo xtask bench {}`: {}.\n", bench.name, today()?, bench.name, bench.what);
     let _ = writeln!(entry, "Machine: {}; commit {}.", machine(), commit());
