@@ -111,6 +111,11 @@ pub const PROOFS: &[Proof] = &[
         shows: "kill -9 at any moment of an update, rollback or repair leaves a whole version that starts, and going on finishes",
         run: update_crash::run,
     },
+    Proof {
+        name: "commands",
+        shows: "every line of the design document's command list does what it says",
+        run: commands::run,
+    },
 ];
 
 /// The seed of a proof: `VSEKAI_SEED` if set, to replay a failure, else `usual`.

@@ -15,7 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("vsekai-fdb-double", &["vsekai-storage"]),
     ("vsekai-shard", &["vsekai-schema", "vsekai-sim", "vsekai-net", "vsekai-storage"]),
     ("vsekai-supervisor", &["vsekai-schema", "vsekai-storage"]),
-    ("vsekai", &["vsekai-schema", "vsekai-storage"]),
+    ("vsekai", &["vsekai-schema", "vsekai-storage", "vsekai-supervisor"]),
     ("vsekai-bench", &["vsekai-schema", "vsekai-sim", "vsekai-net", "vsekai-storage"]),
     (
         "vsekai-tests",

@@ -78,6 +78,8 @@ const SHORT_PROOFS: &[&str] = &[
     "shard-crash",
     "store-outage",
     "interop",
+    "update-crash",
+    "commands",
 ];
 
 fn test() -> Result<()> {
