@@ -454,11 +454,14 @@ impl Checker<'_> {
         let mut children: Vec<ChildConfig> = Vec::new();
         if let (Some(store), Some(raw_store)) = (&store, &raw.store) {
             if groups.iter().any(|(name, _)| name == STORE) {
-                return self.wrong("store", &raw_store.url, format!("needs a group of its own, and there is a group {STORE:?}"));
+                return self.wrong(
+                    "store",
+                    &raw_store.url,
+                    format!("needs a group of its own, and there is a group {STORE:?}"),
+                );
             }
             // Tried for ever: whoever uses it sits an outage out.
-            let rules =
-                GroupRules { strategy: one_for_one(), restarts_max: u32::MAX, window: Duration::from_secs(10) };
+            let rules = GroupRules { strategy: one_for_one(), restarts_max: u32::MAX, window: Duration::from_secs(10) };
             groups.push((STORE.to_owned(), rules));
             self.socket("state_dir", &raw.state_dir, &state_dir.join("children").join(STORE).join(NOTIFY_SOCKET))?;
             children.push(self.store_child(store, groups.len() - 1)?);
@@ -523,8 +526,8 @@ impl Checker<'_> {
 
     /// The store is a child as others are: it outlives a supervisor that is killed, has a log, and is started again.
     fn store_child(&self, store: &StoreConfig, group: usize) -> Result<ChildConfig, ConfigError> {
-        let program = std::env::current_exe()
-            .map_err(|source| ConfigError::Read { path: self.path.to_owned(), source })?;
+        let program =
+            std::env::current_exe().map_err(|source| ConfigError::Read { path: self.path.to_owned(), source })?;
         let text = |path: &Path| path.display().to_string();
         // What Linux says when the file was replaced: then the new one is meant.
         let program = text(&program).trim_end_matches(" (deleted)").to_owned();

@@ -157,11 +157,27 @@ pub enum Outcome {
 #[derive(Debug)]
 enum HelperWord {
     Sampled(Vec<(usize, u64, Sample, Vec<Process>)>),
-    Well { child: usize, run: u64 },
-    Ill { child: usize, run: u64, times: u32, reason: String },
-    DrainRefused { child: usize, run: u64, reason: String },
+    Well {
+        child: usize,
+        run: u64,
+    },
+    Ill {
+        child: usize,
+        run: u64,
+        times: u32,
+        reason: String,
+    },
+    DrainRefused {
+        child: usize,
+        run: u64,
+        reason: String,
+    },
     /// Of the drain of a journal; nothing when it has ended.
-    Drain { child: usize, number: u64, said: Option<DrainSaid> },
+    Drain {
+        child: usize,
+        number: u64,
+        said: Option<DrainSaid>,
+    },
     /// How long the store took to answer, microseconds, or why it did not.
     Store(Result<u64, String>),
 }

@@ -143,6 +143,8 @@ pub fn drain(task: &DrainTask) -> Result<()> {
     let mut pause = PAUSE_MIN;
     // Frames of the attempts before count, too.
     let (mut frames, mut bytes) = (0, 0);
+    // Looked at once: it may be long.
+    let mut left = None;
     loop {
         let mut so_far = Drained::default();
         let attempt = drain_journal(&task.storage, |drained| {
@@ -162,11 +164,9 @@ pub fn drain(task: &DrainTask) -> Result<()> {
                 bytes += so_far.bytes;
                 if so_far.frames > 0 {
                     pause = PAUSE_MIN;
+                    left = Some(so_far.backlog_bytes);
                 }
-                let backlog_bytes = match so_far.backlog_bytes {
-                    0 => journal_bytes(&task.storage).unwrap_or(0),
-                    left => left,
-                };
+                let backlog_bytes = *left.get_or_insert_with(|| journal_bytes(&task.storage).unwrap_or(0));
                 let reason = format!("{:#}", anyhow::Error::new(error));
                 say(task, &DrainSaid::Waiting { reason, backlog_bytes });
             }
@@ -184,8 +184,12 @@ pub fn drain(task: &DrainTask) -> Result<()> {
 fn say(task: &DrainTask, said: &DrainSaid) {
     let text = match said {
         said if task.json => serde_json::to_string(said).unwrap_or_default(),
-        DrainSaid::Waiting { reason, backlog_bytes } => format!("Waiting, {backlog_bytes} bytes in the journal: {reason}"),
-        DrainSaid::Draining { frames, backlog_bytes } => format!("{frames} frames are in, {backlog_bytes} bytes are left"),
+        DrainSaid::Waiting { reason, backlog_bytes } => {
+            format!("Waiting, {backlog_bytes} bytes in the journal: {reason}")
+        }
+        DrainSaid::Draining { frames, backlog_bytes } => {
+            format!("{frames} frames are in, {backlog_bytes} bytes are left")
+        }
         DrainSaid::Done { frames: 0, frame, .. } => format!("Nothing was missing; the store has frame {frame}"),
         DrainSaid::Done { frames, bytes, frame, state_hash } => {
             format!("{frames} frames ({bytes} bytes) are in; the store has frame {frame}, state hash {state_hash}")

@@ -143,8 +143,8 @@ function showStore(store) {
   const ms = (us) => (us === null ? "–" : `${(us / 1000).toFixed(us < 10000 ? 1 : 0)} ms`);
   list.dataset.level = store.reachable ? "good" : "bad";
   facts(list, [
-    ["store", store.reachable ? "answers" : "does not answer"], ["in", ms(store.answer_us)], ["commit p99", ms(store.commit_p99_us)],
-    ["commits", String(store.commits)], ["clients", String(store.clients)], ["in journals", bytes(store.backlog_bytes)],
+    ["store", store.reachable ? `answers in ${ms(store.answer_us)}` : "does not answer"],
+    ["commit p99", ms(store.commit_p99_us)], ["in journals", bytes(store.backlog_bytes)],
   ]);
   list.title = store.last_error ? `${store.url} · last error ${clock(store.last_error_unix_ms, 0)}: ${store.last_error}` : store.url;
 }

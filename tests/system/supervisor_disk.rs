@@ -17,7 +17,8 @@ fn count(folder: &Path) -> u64 {
 fn a_full_disk_costs_lines_and_nothing_else() {
     let disk = MemoryDisk::mount(16, false);
     let folder = tempfile::tempdir().unwrap();
-    let script = "n=0; while :; do n=$((n+1)); echo line $n; echo $n > count.new; mv count.new count; sleep 0.005; done";
+    let script =
+        "n=0; while :; do n=$((n+1)); echo line $n; echo $n > count.new; mv count.new count; sleep 0.005; done";
     let config = format!(
         "state_dir = {:?}\n[http]\naddress = \"127.0.0.1:0\"\n\
          [[child]]\nname = \"a\"\ncommand = [\"sh\", \"-c\", {script:?}]\ndirectory = {:?}\n",
@@ -37,12 +38,15 @@ fn a_full_disk_costs_lines_and_nothing_else() {
 
     std::fs::remove_file(filler).unwrap();
     let kept = during["log_lines"].as_u64();
-    wait_for("lines again", PATIENCE, || (supervisor.child("a").unwrap()["log_lines"].as_u64() > kept.map(|kept| kept + 20)).then_some(()));
+    wait_for("lines again", PATIENCE, || {
+        (supervisor.child("a").unwrap()["log_lines"].as_u64() > kept.map(|kept| kept + 20)).then_some(())
+    });
     let after = supervisor.child("a").unwrap();
     assert_eq!((&after["pid"], &after["restarts"]), (&before["pid"], &0.into()));
     let lines = supervisor.get("/api/children/a/logs?tail=10000").unwrap();
     let lines = lines.as_array().unwrap();
-    let told: Vec<&str> = lines.iter().filter(|line| line["stream"] == "s").filter_map(|line| line["text"].as_str()).collect();
+    let told: Vec<&str> =
+        lines.iter().filter(|line| line["stream"] == "s").filter_map(|line| line["text"].as_str()).collect();
     assert!(told.iter().any(|text| text.contains("lines were lost") && text.contains("No space left")), "{told:?}");
     // Each number that is missing was counted, and no line is half.
     let numbers: Vec<u64> = lines

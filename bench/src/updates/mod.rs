@@ -6,6 +6,7 @@
 pub mod build;
 mod compatible;
 mod measure;
+mod native;
 
 use anyhow::Result;
 use std::path::Path;
@@ -24,5 +25,6 @@ pub fn run(scratch: &Path, scale: f64, seed: u64) -> Result<()> {
         build.new_bytes as f64 / 1e6,
         build.edit_count
     );
-    compatible::run(folder.path())
+    compatible::run(folder.path())?;
+    native::run(folder.path(), &build)
 }

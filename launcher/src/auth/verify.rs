@@ -170,7 +170,7 @@ impl Verifier {
         validation.leeway = LEEWAY_SECONDS;
         validation.validate_nbf = true;
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        validation.set_issuer(&self.provider.issuer.as_slice());
+        validation.set_issuer(self.provider.issuer.as_slice());
         validation.set_audience(self.config.audience.as_slice());
         let claims = jsonwebtoken::decode::<Value>(token, &key, &validation).map_err(refused)?.claims;
         allowed(&claims).ok_or_else(|| Denial::Refused("a token without a user".into()))

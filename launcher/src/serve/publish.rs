@@ -212,7 +212,7 @@ fn compare(service: &Service, user: &Allowed, catalogues: &BTreeMap<String, Cata
         )
     };
     let empty = Catalogue::default();
-    for client_id in builds(service)?.iter().filter(|client_id| !catalogues.contains_key(*client_id)) {
+    if let Some(client_id) = builds(service)?.iter().find(|client_id| !catalogues.contains_key(*client_id)) {
         return Err(Problem::bad(format!(
             "the build {client_id} is published, but not in this upload: sign all catalogues together"
         )));

@@ -48,6 +48,13 @@ pub fn drain_journal(config: &Config, mut tell: impl FnMut(&Drained)) -> Result<
     let directory = LockedDirectory::open(&disk, &config.journal_dir)?;
     let database = Database::open_on_disk(&config.store_url, &disk)?;
     let own = database.run(|transaction| read_own(transaction, Region::WHOLE))?;
+    if let Some(own) = &own {
+        (drained.frame, drained.state_hash) = (own.last_frame, own.state_hash);
+        // What a clean stop leaves, or a drain: nobody has written since.
+        if own.journal == 0 {
+            return Ok(drained);
+        }
+    }
     let stored_lsn = own.map_or(0, |own| own.last_lsn);
     let count = |header: &Header| {
         drained.backlog_bytes += if header.lsn > stored_lsn { u64::from(header.length) } else { 0 };
@@ -55,13 +62,8 @@ pub fn drain_journal(config: &Config, mut tell: impl FnMut(&Drained)) -> Result<
     };
     let Pair { segments, own, last_lsn, .. } = pair(&database, directory, false, count)?;
     let Some(own) = own else { return Ok(drained) };
-    (drained.frame, drained.state_hash) = (own.last_frame, own.state_hash);
     if last_lsn <= own.last_lsn {
         drained.backlog_bytes = 0;
-    }
-    // What a clean stop leaves.
-    if own.journal == 0 && last_lsn <= own.last_lsn {
-        return Ok(drained);
     }
     tell(&drained);
     let mut flusher = Flusher::new(Register::new(database, Region::WHOLE, own), segments, config);

@@ -26,14 +26,17 @@ fn supervised(wait_s: f64, group: &str) -> Supervised {
 /// The shard's storage, or that of another machine with a journal in `data`.
 fn config(supervised: &Supervised, data: &str) -> Config {
     let store = format!("unix:{}", supervised.path("state/store.sock").display());
-    Config { flush_interval_ms: 3_600_000, min_free_bytes: 0, ..Config::new(store, supervised.path(data).join("journal")) }
+    Config {
+        flush_interval_ms: 3_600_000,
+        min_free_bytes: 0,
+        ..Config::new(store, supervised.path(data).join("journal"))
+    }
 }
 
 /// Writes a world with frames that are only in the journal, and dies.
 fn live_and_die(supervised: &Supervised) {
     let opened = Storage::open(config(supervised, "world"), Arc::new(|_| ())).unwrap();
-    let world =
-        NewWorld { frame: 0, state_hash: 1, chunks: Vec::new(), alone: Vec::new(), ids_used_to: 5_000 };
+    let world = NewWorld { frame: 0, state_hash: 1, chunks: Vec::new(), alone: Vec::new(), ids_used_to: 5_000 };
     opened.storage.create(world).unwrap();
     for number in 1..=FRAMES {
         let mut writer = FrameWriter::new();

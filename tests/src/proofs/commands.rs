@@ -58,7 +58,8 @@ pub fn run(_short: bool) -> Result<String> {
     // The daemon is the only one that would stay.
     let _ = scene.command(&["sync", "stop"]).output();
     outcome?;
-    let missed: Vec<_> = LIST.iter().chain(&LIST_MORE).filter(|line| !scene.done.contains(&(**line).to_owned())).collect();
+    let missed: Vec<_> =
+        LIST.iter().chain(&LIST_MORE).filter(|line| !scene.done.contains(&(**line).to_owned())).collect();
     ensure!(missed.is_empty(), "not run: {missed:?}");
     Ok(format!("{} lines of the design document run, {} effects checked", scene.done.len(), scene.checked))
 }
@@ -194,19 +195,24 @@ impl Scene {
         for (version, text) in [("older", "one"), ("your_version_number", "two")] {
             let build = self.at(version);
             fs::create_dir_all(build.join("bin"))?;
-            fs::write(build.join("bin/game"), format!("#!/bin/sh\necho {text} >> ../../../played\nwhile :; do sleep 0.1; done\n"))?;
+            fs::write(
+                build.join("bin/game"),
+                format!("#!/bin/sh\necho {text} >> ../../../played\nwhile :; do sleep 0.1; done\n"),
+            )?;
             fs::set_permissions(build.join("bin/game"), fs::Permissions::from_mode(0o755))?;
             fs::write(build.join("vsekai-launch.toml"), "program = \"bin/game\"\n")?;
         }
         self.prepare(&["keys", "generate", "--keys", "keys", "--repository", "your_version_file"])?;
-        let pack = ["version", "pack", "--repository", "your_version_file", "--client_id", "game", "--channel", "stable"];
+        let pack =
+            ["version", "pack", "--repository", "your_version_file", "--client_id", "game", "--channel", "stable"];
         for version in ["your_version_number", "older"] {
             self.prepare(&[&pack[..], &["--source", version, "--version", version]].concat())?;
         }
         self.prepare(&["version", "sign", "--repository", "your_version_file", "--keys", "keys"])?;
         fs::write(self.at("tokens"), format!("{TOKEN} studio release:write release:delete\n"))?;
         fs::copy(self.at("your_version_file/metadata/1.root.json"), self.at("root.json"))?;
-        let mut serve = self.command(&["--json", "serve", "--listen", "127.0.0.1:0", "--repository", "srv", "--store", "mem:"]);
+        let mut serve =
+            self.command(&["--json", "serve", "--listen", "127.0.0.1:0", "--repository", "srv", "--store", "mem:"]);
         serve.args(["--root_file", "root.json", "--tokens", "tokens"]);
         let told: Value = serde_json::from_str(&self.start(serve)?)?;
         let address = told["listening"].as_str().context("the service does not say where it listens")?.to_owned();
@@ -243,9 +249,8 @@ impl Scene {
         self.check(before.status.code() == Some(10), "it runs before it was launched", "")?;
         self.line("portal launch", &[])?;
         let played = self.at("played");
-        let times = |count: usize| {
-            eventually(|| fs::read_to_string(&played).is_ok_and(|text| text == "one\n".repeat(count)))
-        };
+        let times =
+            |count: usize| eventually(|| fs::read_to_string(&played).is_ok_and(|text| text == "one\n".repeat(count)));
         times(1).context("the game does not run")?;
         self.line("portal restart", &[])?;
         times(2).context("the game was not started again")?;
@@ -272,7 +277,11 @@ impl Scene {
         let said = self.line("sync check-status", &["--json"])?;
         self.check(said.contains("paused"), "it is not paused", &said)?;
         self.line("sync resume", &[])?;
-        let same = |name: &str| fs::read(source.join(name)).ok().is_some_and(|bytes| fs::read(copied.join(name)).is_ok_and(|other| other == bytes));
+        let same = |name: &str| {
+            fs::read(source.join(name))
+                .ok()
+                .is_some_and(|bytes| fs::read(copied.join(name)).is_ok_and(|other| other == bytes))
+        };
         let arrived = eventually(|| (0..64).all(|number| same(&format!("{number:02}.bin"))));
         self.checked += 1;
         arrived.context("the copy is not whole")
@@ -286,7 +295,10 @@ impl Scene {
             bytes
         };
         fs::write(self.at("your_blob"), &blob)?;
-        self.line("sync make --blob your_blob --chunk_size min:avg:max", &["--index", "your_index_file", "--store", "default.castr"])?;
+        self.line(
+            "sync make --blob your_blob --chunk_size min:avg:max",
+            &["--index", "your_index_file", "--store", "default.castr"],
+        )?;
         let said = self.line("sync list-chunks --index your_index_file", &["--json"])?;
         let listed: Value = serde_json::from_str(&said)?;
         self.check(listed["total_size"] == blob.len(), "another size", &listed["total_size"].to_string())?;
@@ -326,7 +338,8 @@ impl Scene {
         self.line("sync untar --catar your_catar_file", &["--destination", "untarred"])?;
         for number in 0..64 {
             let name = format!("{number:02}.bin");
-            let same = fs::read(self.at("untarred").join(&name))? == fs::read(self.at("your_source_directory").join(&name))?;
+            let same =
+                fs::read(self.at("untarred").join(&name))? == fs::read(self.at("your_source_directory").join(&name))?;
             ensure!(same, "{name} is another");
         }
         self.checked += 1;

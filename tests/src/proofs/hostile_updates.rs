@@ -10,19 +10,7 @@ const TEST: &str = "hostile::every_attack_is_refused_by_name";
 pub fn run(short: bool) -> Result<String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args([
-            "test",
-            "--quiet",
-            "--locked",
-            "-p",
-            "vsekai",
-            "--test",
-            "updates",
-            "--",
-            "--exact",
-            TEST,
-            "--nocapture",
-        ])
+        .args(["test", "--quiet", "--locked", "--workspace", "--test", "program", "--", "--exact", TEST, "--nocapture"])
         .env("VSEKAI_HOSTILE_MUTATIONS", if short { "15" } else { "300" })
         .stderr(Stdio::inherit())
         .output()

@@ -59,8 +59,7 @@ impl Line<'_> {
             self.supervisor.kill()?;
             spend(self.rng.random_range(0..200));
             let begun = Instant::now();
-            self.supervisor =
-                Supervisor::start(self.folder, &self.config).with_context(|| format!("kill {kill}"))?;
+            self.supervisor = Supervisor::start(self.folder, &self.config).with_context(|| format!("kill {kill}"))?;
             let child = running(&self.supervisor).with_context(|| format!("kill {kill}"))?;
             self.slowest = self.slowest.max(begun.elapsed());
             for key in ["pid", "run", "keeper_pid"] {

@@ -76,7 +76,11 @@ fn trial(kills: usize, seed: u64) -> Result<String> {
         .collect();
     let at_work: usize = scene.counts.values().map(|count| count.killed).sum();
     ensure!(at_work * 2 > kills, "only {at_work} of {kills} kills hit a process at work");
-    Ok(format!("{kills} kills in {:.0} s: {}; every version started whole, every task finished when given again", begun.elapsed().as_secs_f64(), text.join(", ")))
+    Ok(format!(
+        "{kills} kills in {:.0} s: {}; every version started whole, every task finished when given again",
+        begun.elapsed().as_secs_f64(),
+        text.join(", ")
+    ))
 }
 
 impl Scene {
@@ -108,7 +112,18 @@ impl Scene {
             std::fs::write(build.join(format!("data/{number}.bin")), bytes)?;
         }
         let mut command = Command::new(program("vsekai")?);
-        command.args(["version", "pack", "--client_id", "game", "--channel", "stable", "--keep", "saves/**", "--version", &version.to_string()]);
+        command.args([
+            "version",
+            "pack",
+            "--client_id",
+            "game",
+            "--channel",
+            "stable",
+            "--keep",
+            "saves/**",
+            "--version",
+            &version.to_string(),
+        ]);
         command.arg("--source").arg(build).arg("--repository").arg(self.path("repository"));
         succeed(command.output()?)?;
         Ok(())
@@ -149,7 +164,9 @@ impl Scene {
         let rollback = timed(Task::Rollback, None, self)?;
         self.damage()?;
         let repair = timed(Task::Repair, None, self)?;
-        self.usual = [(Task::Install, install), (Task::Update, update), (Task::Rollback, rollback), (Task::Repair, repair)].into();
+        self.usual =
+            [(Task::Install, install), (Task::Update, update), (Task::Rollback, rollback), (Task::Repair, repair)]
+                .into();
         Ok(())
     }
 
@@ -170,8 +187,17 @@ impl Scene {
         let text = String::from_utf8_lossy(&output.stdout);
         let verdict: Value = serde_json::from_str(&text)
             .with_context(|| format!("verify says {text:?} {:?}", String::from_utf8_lossy(&output.stderr)))?;
-        let damaged: Vec<String> = verdict["damaged"].as_array().context("a list")?.iter().filter_map(|path| path.as_str().map(str::to_owned)).collect();
-        ensure!(output.status.code() == Some(if damaged.is_empty() { 0 } else { 4 }), "verify ends with {}", output.status);
+        let damaged: Vec<String> = verdict["damaged"]
+            .as_array()
+            .context("a list")?
+            .iter()
+            .filter_map(|path| path.as_str().map(str::to_owned))
+            .collect();
+        ensure!(
+            output.status.code() == Some(if damaged.is_empty() { 0 } else { 4 }),
+            "verify ends with {}",
+            output.status
+        );
         Ok(damaged)
     }
 
@@ -264,7 +290,9 @@ impl Scene {
         }
         let now = self.current()?.context("nothing is installed in the end")?;
         match (task, version, before) {
-            (Task::Install | Task::Update, Some(version), _) => ensure!(now == version, "{now} is current instead of {version}"),
+            (Task::Install | Task::Update, Some(version), _) => {
+                ensure!(now == version, "{now} is current instead of {version}")
+            }
             (Task::Rollback, _, Some(before)) => ensure!(now != before, "the rollback led nowhere"),
             (Task::Repair, _, Some(before)) => ensure!(now == before, "the repair led to {now}"),
             _ => {}
@@ -280,7 +308,14 @@ impl Scene {
     }
 
     /// What is current right after the kill. Whether the switch was through.
-    fn check(&self, task: Task, before: Option<usize>, after: Option<usize>, wanted: Option<usize>, damaged: &[String]) -> Result<bool> {
+    fn check(
+        &self,
+        task: Task,
+        before: Option<usize>,
+        after: Option<usize>,
+        wanted: Option<usize>,
+        damaged: &[String],
+    ) -> Result<bool> {
         let Some(now) = after else {
             ensure!(task == Task::Install, "nothing is current after the kill of a {task:?}");
             return Ok(false);
@@ -288,7 +323,10 @@ impl Scene {
         let found = self.damaged()?;
         match task {
             Task::Install | Task::Update => {
-                ensure!(Some(now) == before || Some(now) == wanted, "{now} is current, neither {before:?} nor {wanted:?}");
+                ensure!(
+                    Some(now) == before || Some(now) == wanted,
+                    "{now} is current, neither {before:?} nor {wanted:?}"
+                );
             }
             Task::Repair => ensure!(Some(now) == before, "{now} is current after a repair of {before:?}"),
             Task::Rollback => {}

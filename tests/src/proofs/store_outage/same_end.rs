@@ -170,7 +170,9 @@ fn serve(store: &Path, socket: &Path) -> Result<Killed> {
     let mut command = Command::new(program("vsekai-supervisor")?);
     command.arg("store").arg("--store").arg(format!("local:{}", store.display())).arg("--socket").arg(socket);
     let server = Killed(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
-    until("the store", || Ok(vsekai_storage::kv::server_facts(socket).is_ok_and(|facts| facts.process == server.0.id())))?;
+    until("the store", || {
+        Ok(vsekai_storage::kv::server_facts(socket).is_ok_and(|facts| facts.process == server.0.id()))
+    })?;
     Ok(server)
 }
 

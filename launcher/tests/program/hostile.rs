@@ -4,6 +4,8 @@
 //! Attacks on the metadata are made as a mirror could make them. Attacks on the content are signed with the studio's own keys, as if these were
 //! stolen: signatures are not what stops a path from leaving the root. `VSEKAI_HOSTILE_SEED` replays the random ones.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at its first surprise")]
+
 use crate::support::Home;
 use std::collections::BTreeMap;
 use std::fs;

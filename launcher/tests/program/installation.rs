@@ -47,7 +47,8 @@ impl Scene {
 
     fn system(&self, task: &str, root: &Path, more: &[&str]) -> Output {
         let (repository, root) = (text(&self.path("repository")), text(root));
-        let arguments = ["system", task, "--unsigned", "--client_id", "game", "--repository", &repository, "--root", &root];
+        let arguments =
+            ["system", task, "--unsigned", "--client_id", "game", "--repository", &repository, "--root", &root];
         self.vsekai(&[&arguments[..], more].concat())
     }
 

@@ -1,5 +1,7 @@
 //! What tests of the program share: a home of their own, and services on loopback that end with them.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at its first surprise")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! Logging in at a real provider (npm `oidc-provider`), by redirect and by device, and what the update service makes of its tokens.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at its first surprise")]
+
 use crate::support::{Home, Served, served};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;

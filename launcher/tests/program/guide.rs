@@ -1,5 +1,7 @@
 //! The studio's guide, run: every command in `docs/updates-guide.md` with the real program, and the effect of each step looked at.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at its first surprise")]
+
 use crate::support::{Home, served};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,5 +1,7 @@
 //! The update service, attacked and interrupted: what it takes, what it refuses, and what is left of it after a kill.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at its first surprise")]
+
 use crate::support::{Home, Served, served};
 use std::fs;
 
