@@ -377,7 +377,7 @@ fn uploads_are_checked_and_need_the_key() {
     for wrong in [&[][..], &[("authorization", "Bearer other")], &[("authorization", "Bearer key ")]] {
         // Blanks around a header's value are not part of it. A refusal does not wait for the upload.
         let trimmed = wrong.first().is_some_and(|(_, value)| value.trim() == "Bearer key");
-        let (status, ..) = server.request("PUT", &path, wrong, if trimmed { &bytes } else { b"little" });
+        let (status, ..) = server.request("PUT", &path, wrong, if trimmed { &bytes[..] } else { &b"little"[..] });
         assert_eq!(status, if trimmed { 200 } else { 401 }, "{wrong:?}");
     }
     let mut damaged = bytes.clone();
