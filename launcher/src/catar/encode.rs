@@ -193,7 +193,7 @@ impl Encoder<'_> {
         }
         // Times before 1970 have no place in the format.
         let seconds = u64::try_from(stat.st_mtime).unwrap_or(0);
-        let time = seconds.saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec as u64);
+        let time = seconds.saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec);
         let (uid, gid) = if self.keep.owners { (stat.st_uid, stat.st_gid) } else { (0, 0) };
         let time = if self.keep.times { time } else { 0 };
         let mode = u64::from(stat.st_mode);

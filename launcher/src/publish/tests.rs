@@ -27,9 +27,9 @@ fn job(source: &Path, repository: &Path, version: &str) -> Job {
 }
 
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
-    let listed = scan::list(folder).expect("lists");
+    let listed = list(folder).expect("lists");
     let files = listed.into_iter().filter(|(_, found)| matches!(found, Found::File { .. }));
-    files.map(|(path, _)| (path.clone(), fs::read(folder.join(path)).expect("reads"))).collect()
+    files.map(|(path, _)| (path.clone(), std::fs::read(folder.join(path)).expect("reads"))).collect()
 }
 
 #[test]
