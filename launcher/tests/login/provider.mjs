@@ -3,7 +3,7 @@ import Provider from "oidc-provider";
 
 const format = process.argv.includes("opaque") ? "opaque" : "jwt";
 const resource = "urn:vsekai:updates";
-const scopes = "release:write release:delete";
+const scopes = "release:write release:delete user:email";
 
 const native = {
   application_type: "native",

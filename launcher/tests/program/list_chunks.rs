@@ -202,7 +202,8 @@ fn help_and_version_read_well_and_the_unknown_is_refused() {
         &["sync", "list-chunks", "--index", "a", "b"],
         &["sync", "list-chunks", "--index", "a", "--store", "b"],
         &["sync", "make"],
-        &["system", "update"],
+        &["system"],
+        &["system", "upgrade"],
     ] {
         let output = vsekai(arguments);
         assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{arguments:?}");

@@ -22,6 +22,8 @@ fn started(home: &Home) -> Served {
             "tokens",
             "--store",
             "local:store",
+            "--chunks",
+            "castr",
         ],
     )
 }

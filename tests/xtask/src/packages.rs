@@ -5,7 +5,13 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// A program that tests start, and the Debian package that has it.
-const NEEDED: &[(&str, &str)] = &[("/usr/bin/chromium", "chromium"), ("/usr/bin/chromedriver", "chromium-driver")];
+const NEEDED: &[(&str, &str)] = &[
+    ("/usr/bin/chromium", "chromium"),
+    ("/usr/bin/chromedriver", "chromium-driver"),
+    // For the login provider that the launcher's tests log in at.
+    ("/usr/bin/node", "nodejs"),
+    ("/usr/bin/npm", "npm"),
+];
 
 /// Installs what is missing, as root; anybody else is told what to install.
 ///
