@@ -6,6 +6,7 @@ pub mod config;
 pub mod jobs;
 pub mod keys;
 pub mod log;
+pub mod manual;
 mod output;
 pub mod portal;
 pub mod profile;
@@ -65,6 +66,12 @@ pub enum Task {
     /// Versions of a build.
     #[command(subcommand, after_help = EXIT_CODES)]
     Version(version::Version),
+    /// Print what makes a shell complete this program's commands and flags.
+    #[command(after_help = EXIT_CODES)]
+    Completions(manual::Completions),
+    /// Write the manual: a page for each command.
+    #[command(after_help = EXIT_CODES)]
+    Man(manual::Man),
 }
 
 impl Task {
@@ -91,6 +98,8 @@ impl Cli {
             Task::Portal(task) => task.run(json),
             Task::System(task) => task.run(json),
             Task::Version(task) => task.run(json),
+            Task::Completions(task) => task.run(),
+            Task::Man(task) => task.run(json),
         }
     }
 }

@@ -149,9 +149,15 @@ fn pin(profile: &Profile, file: Option<PathBuf>, key: Option<String>, first_use:
         (None, None, true) => Pin::FirstUse,
         (None, None, false) => return Ok(trust::pinned(&state)),
     };
-    // Another profile of the same repository may have done it; it must not be replaced in silence.
+    // Another profile of the same repository may have done it; it must not be replaced in silence, nor another root be ignored.
     if !trust::pinned(&state) {
         trust::pin(&*fetch::open(&profile.repository, Limits::default())?, &state, pin)?;
+    } else if !trust::agrees(&state, pin)? {
+        let why = format!(
+            "{}: another root of trust is pinned for this repository; if it is to be trusted anew, remove that folder first",
+            state.display()
+        );
+        return Err(TaskError::new(Exit::Untrusted, why));
     }
     Ok(true)
 }

@@ -8,7 +8,8 @@ use std::io::{BufRead, BufReader, PipeReader, Read};
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use vsekai_supervisor::log::LogLimits;
 use vsekai_supervisor::log::write::LogWriter;
 use vsekai_supervisor::policy::{Limits, Outcome};
@@ -19,6 +20,9 @@ use vsekai_supervisor::runner;
 const WINDOW: Duration = Duration::from_secs(60);
 /// Restarts in that time, if they were asked for.
 const RESTARTS_MAX: u32 = 5;
+
+/// How long a game's last lines are waited for when its processes are gone.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
 
 /// Keeps the run that `folder` names, to its end. [`Exit::Busy`] when another keeper does.
 pub fn keep(folder: &Path) -> Result<(), TaskError> {
@@ -47,6 +51,7 @@ pub fn keep(folder: &Path) -> Result<(), TaskError> {
         record::store(&run_file, &run).map_err(std::io::Error::other)?;
         let (output, to_output) = std::io::pipe()?;
         let (errors, to_errors) = std::io::pipe()?;
+        readers.retain(|reader: &JoinHandle<()>| !reader.is_finished());
         for (stream, pipe) in [('o', output), ('e', errors)] {
             let log = Arc::clone(&log);
             readers.push(std::thread::spawn(move || copy(stream, pipe, &log)));
@@ -63,17 +68,20 @@ pub fn keep(folder: &Path) -> Result<(), TaskError> {
         Ok(command)
     };
     let outcome = runner::run(command, limits, rand::random());
-    // The group is gone, and with it, but for who left it, all writers.
-    for reader in readers {
-        if reader.is_finished() {
-            let _ = reader.join();
-        }
+    // The group is gone, and with it all who wrote, but for those who left it: its last words are worth a moment.
+    let begun = Instant::now();
+    while readers.iter().any(|reader| !reader.is_finished()) && begun.elapsed() < LAST_WORDS_MAX {
+        std::thread::sleep(Duration::from_millis(5));
     }
-    log.lock().unwrap_or_else(PoisonError::into_inner).flush();
     let (said, succeeded) = match &outcome {
         Ok(outcome) => (outcome.to_string(), matches!(outcome, Outcome::Succeeded | Outcome::Stopped)),
         Err(error) => (format!("its keeper failed: {error}"), false),
     };
+    {
+        let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.line('s', said.as_bytes());
+        log.flush();
+    }
     record::store(&folder.join(ENDED_FILE), &Ended { outcome: said.clone(), at: record::now() })?;
     if succeeded { Ok(()) } else { Err(TaskError::new(Exit::Failed, said)) }
 }

@@ -61,6 +61,20 @@ pub fn pin(fetch: &dyn Fetch, state: &Path, pin: Pin<'_>) -> Result<(), TaskErro
     }
 }
 
+/// Is the root that is pinned in `state` the one that `pin` means? A root file agrees if it has a root key in common with what is
+/// trusted now (the root may have been rotated since), a key if it is one of the trusted root's.
+pub fn agrees(state: &Path, pin: Pin<'_>) -> Result<bool, TaskError> {
+    let place = state.join("root.json");
+    let Some(bytes) = whole::read(&place, ROOT_BYTES_MAX)? else { return Ok(false) };
+    let trusted = own_signed("root.json", &bytes)?.1?;
+    let trusted = trusted.keys_of(Role::Root);
+    Ok(match pin {
+        Pin::File(given) => !own_signed("root.json", given)?.1?.keys_of(Role::Root).is_disjoint(&trusted),
+        Pin::Key(key) => trusted.contains(key),
+        Pin::FirstUse => true,
+    })
+}
+
 /// True when a root is pinned in `state`.
 pub fn pinned(state: &Path) -> bool {
     state.join("root.json").exists()

@@ -20,7 +20,7 @@ pub(crate) mod time;
 
 pub(crate) use canonical::sha256;
 pub(crate) use client::check_upload;
-pub use client::{Pin, pin, pinned, refresh};
+pub use client::{Pin, agrees, pin, pinned, refresh};
 pub use keys::{KeyFile, KeyRing, Passphrase};
 pub use metadata::Role;
 pub(crate) use sign::latest_version;

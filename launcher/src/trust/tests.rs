@@ -423,6 +423,13 @@ fn trust_begins_with_a_pinned_root_only() {
     pin(&world, &state, Pin::Key(&key)).unwrap();
     assert_eq!(world.versions(NOW), ["1.0"]);
     assert_eq!(pin(&world, &state, Pin::FirstUse).unwrap_err().exit, Exit::Usage);
+
+    // Who means another root later is told so.
+    let other = World::new();
+    let (own, foreign) = (world.file("1.root.json"), other.file("1.root.json"));
+    let foreign_key = other.ring.of(Role::Root)[0].0.clone();
+    let pins = [Pin::File(&own), Pin::Key(&key), Pin::FirstUse, Pin::File(&foreign), Pin::Key(&foreign_key)];
+    assert_eq!(pins.map(|pin| agrees(&state, pin).unwrap()), [true, true, true, false, false]);
 }
 
 #[test]

@@ -209,3 +209,20 @@ fn help_and_version_read_well_and_the_unknown_is_refused() {
         assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{arguments:?}");
     }
 }
+
+#[test]
+fn shells_and_man_are_told_of_every_command() {
+    let script = vsekai(&["completions", "bash"]);
+    let script = String::from_utf8(script.stdout).unwrap();
+    for word in ["list-chunks", "rollback", "--client_id", "check-status"] {
+        assert!(script.contains(word), "{word}");
+    }
+    assert_eq!(vsekai(&["completions", "tcl"]).status.code(), Some(2));
+    let folder = tempfile::tempdir().unwrap();
+    let told = vsekai(&["--json", "man", "--output", folder.path().join("man1").to_str().unwrap()]);
+    let told: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+    let page = fs::read_to_string(folder.path().join("man1/vsekai-system-update.1")).unwrap();
+    assert!(page.starts_with(".ie") || page.starts_with(".TH"), "{page}");
+    assert!(page.contains("limit_rate"), "{page}");
+    assert!(told["pages"].as_u64().unwrap() > 50, "{told}");
+}

@@ -327,7 +327,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn motion() -> impl Strategy<Value = Motion> {
-        let coordinate = || -(1 << 28)..(1 << 28);
+        // What is in the packet lies up to 2,100 beside it, and must have room, too.
+        let coordinate = || -(1 << 28) + 2_100..(1 << 28) - 2_100;
         let y = proptest::option::of(-(1 << 19)..(1 << 19));
         (coordinate(), coordinate(), any::<u8>(), y).prop_map(|(x, z, yaw, y)| Motion { x, z, yaw, y })
     }
