@@ -15,6 +15,7 @@ use vsekai_bench::bot::{Account, Bot, Style, kind_of};
 use vsekai_bench::process::{ShardProcess, program};
 use vsekai_bench::webrtc::{Life, run_bots};
 use vsekai_schema::id::{EntityId, ItemId};
+use vsekai_schema::wire;
 
 /// How often a condition is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
@@ -202,9 +203,9 @@ impl Stored {
                     faults.push(format!("player {player} holds {held:?} and was told of {told:?}"));
                 }
                 // What never had a result may have happened.
-                let unsettled = |kind| account.unsettled.iter().filter(|command| kind_of(command) == kind).count();
+                let built_unsettled = account.unsettled.iter().filter(|command| kind_of(command) == "build").count();
                 let more = owned + missing.len() - account.built.len();
-                if missing.len() > unsettled("demolish") || more > unsettled("build") {
+                if missing.iter().any(|id| !demolished(account.unsettled.iter(), **id)) || more > built_unsettled {
                     faults.push(format!(
                         "player {player} owns {owned}, not {}; missing {missing:?}",
                         account.built.len()
@@ -212,13 +213,21 @@ impl Stored {
                 }
             } else if last.is_none_or(|last| last < account.last_command) {
                 faults.push(format!("player {player} executed command {last:?}, was told of {}", account.last_command));
-            } else if missing.len() > 1 {
-                // One command was under way, whose result never came; it took at most one structure down.
+            } else if missing.iter().any(|id| {
+                // One more command was under way, whose result never came.
+                let under_way = account.under_way.iter().map(|(_, command)| command);
+                !demolished(account.unsettled.iter().chain(under_way), **id)
+            }) {
                 faults.push(format!("player {player} misses {missing:?}"));
             }
         }
         (checked, faults)
     }
+}
+
+/// Is the demolition of this structure among the commands, which may each have happened or not?
+fn demolished<'c>(mut commands: impl Iterator<Item = &'c wire::Command>, id: EntityId) -> bool {
+    commands.any(|command| matches!(command, wire::Command::Demolish { structure } if *structure == id))
 }
 
 /// The number behind `name` in a line of a dump.
