@@ -13,6 +13,7 @@ files! {
     "style.css" => "text/css; charset=utf-8",
     "building.js" => "js",
     "catalogue.js" => "js",
+    "codec.js" => "js",
     "hud.js" => "js",
     "input.js" => "js",
     "land.js" => "js",
@@ -20,12 +21,14 @@ files! {
     "matchbox.js" => "js",
     "motion.js" => "js",
     "own.js" => "js",
+    "pose.js" => "js",
     "prediction.js" => "js",
     "render.js" => "js",
     "session.js" => "js",
     "sprites.js" => "js",
     "terrain.js" => "js",
     "view.js" => "js",
+    "wire.generated.js" => "js",
     "wire.js" => "js",
 }
 

@@ -2,7 +2,8 @@
 // it is used. Colour comes from height, light from the slope (north-west), and the borders between kinds of ground are
 // frayed by noise so that they do not look like contour lines.
 
-import { CHUNK_MM, chunkKey } from './view.js';
+import { chunkKey } from './view.js';
+import { CHUNK_MM } from './wire.js';
 
 const CHUNK_M = CHUNK_MM / 1_000;
 /** Ground colours by height in metres; between two, colours blend. */

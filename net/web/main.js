@@ -10,6 +10,7 @@ import { Renderer, drawMinimap } from './render.js';
 import { Session } from './session.js';
 import { Terrain } from './terrain.js';
 import { WorldView } from './view.js';
+import { REJECTIONS } from './wire.js';
 import { cellAt, objection } from './building.js';
 
 /** The land behind the join card; any seed would do. */
@@ -129,6 +130,7 @@ async function join(name) {
     welcome: (message) => enter(message),
     view: (view) => seeView(view),
     motion: (packet) => seeMotion(packet),
+    poses: (entries) => world?.view.applyPoses(entries, performance.now()),
     pace: (slack) => world?.view.ownPlayer?.feedback(performance.now(), slack),
     pong: () => {},
     result: (result) => tellResult(result),
@@ -309,10 +311,12 @@ function repeatHarvest(now) {
 // ---- Results --------------------------------------------------------------------------------------------------------
 
 function tellResult({ sequence, frame, outcome, command }) {
-  const text = outcome.done ? doneInWords(command, outcome) : `${verb(command)}: ${outcome.text}`;
-  results.push({ sequence, command: command.kind, ok: outcome.done, text, reason: outcome.reason ?? null, frame });
+  const ok = outcome.kind === 'done';
+  const reason = ok ? null : outcome.value;
+  const text = ok ? doneInWords(command, outcome) : `${verb(command)}: ${REJECTIONS[reason] ?? reason}`;
+  results.push({ sequence, command: command.kind, ok, text, reason, frame });
   if (results.length > RESULTS_KEPT) results.shift();
-  if (!outcome.done) {
+  if (!ok) {
     hud.toast(text, 'bad');
     return;
   }
@@ -468,6 +472,7 @@ function showStatus() {
       durable: lag ? `${count(lag.frames, 'frame', 'frames')} · ${Math.round(lag.ms)} ms` : '–',
       loss: traffic.loss,
       motion: traffic.motion,
+      poses: traffic.poses,
       world: traffic.world,
       other: traffic.other,
       corrected: corrections(),
@@ -486,7 +491,7 @@ function corrections() {
 }
 
 /** Loss and bytes of the last seconds; of motion also which part of its budget, kB/s, that is. */
-const traffic = { loss: '–', motion: '–', world: '–', other: '–', at: 0, before: null, budget: null };
+const traffic = { loss: '–', motion: '–', poses: '–', world: '–', other: '–', at: 0, before: null, budget: null };
 
 function measureTraffic() {
   if (!world || !session) return;
@@ -501,6 +506,7 @@ function measureTraffic() {
     traffic.loss = sent > 0 ? `${((lost * 100) / sent).toFixed(1)} %` : '–';
     const used = traffic.budget ? ` · ${Math.round((rate('motion') * 100) / traffic.budget)} %` : '';
     traffic.motion = `${rate('motion')} kB/s${used}`;
+    traffic.poses = `${rate('poses')} kB/s`;
     traffic.world = `${rate('world')} kB/s`;
     traffic.other = `${rate('other')} kB/s`;
   }
@@ -652,7 +658,9 @@ function debug() {
       structures.push({ id: entity.id, piece, key, column, row, level, turn: pieceTurn, health });
     }
     if (entity.pose && entity !== view.own) {
-      others.push({ id: entity.id, name: entity.player?.name ?? null, x: entity.pose.x, z: entity.pose.z });
+      const { id, player, pose } = entity;
+      const tracked = view.trackedAt(entity, performance.now())?.map((part) => part?.place ?? null) ?? null;
+      others.push({ id, name: player?.name ?? null, x: pose.x, z: pose.z, tracked });
     }
   }
   nodes.sort((a, b) => (a.distance_mm ?? 0) - (b.distance_mm ?? 0));
@@ -674,6 +682,7 @@ function debug() {
     rtt_ms: session?.rttMs ?? null,
     acknowledged: view?.motion.acks?.newest ?? null,
     undecodable: view?.motion.undecodable ?? 0,
+    poses: view?.poses ?? null,
     shown: view?.ownPlayer ? place(view.ownPlayer.poseAt(performance.now())) : null,
     prediction: view?.ownPlayer?.counts ?? null,
     entities: view?.entities.size ?? 0,

@@ -1,8 +1,10 @@
 // Draws a frame: the land, what stands on it sorted from north to south, higher storeys above, then marks and labels. Also
 // the camera, which turns world millimetres into screen pixels and back, and finding what is under the pointer.
 
-import { CHUNK_MM, chunkKey } from './view.js';
+import { pointing } from './pose.js';
 import { Sprites, paintFlames, paintPlayer, playerHue } from './sprites.js';
+import { chunkKey } from './view.js';
+import { CHUNK_MM, POSE_PARTS } from './wire.js';
 
 const CHUNK_M = CHUNK_MM / 1_000;
 /** Each storey is drawn this much further up the screen, metres: as high as walls look. */
@@ -102,7 +104,7 @@ export class Renderer {
     for (const piece of visible.floors[0] ?? []) this.#drawPiece(scene, piece, now);
     visible.standing.sort((a, b) => a.sort - b.sort);
     for (const each of visible.standing) {
-      if (each.walker) this.#drawWalker(scene, each.walker, each.pose, seconds);
+      if (each.walker) this.#drawWalker(scene, each.walker, each.pose, seconds, now);
       else if (each.entity.structure) this.#drawPiece(scene, each.entity, now);
       else this.#drawNode(scene, each.entity, now);
     }
@@ -392,7 +394,7 @@ export class Renderer {
     this.#markPlace(ghost.piece.slot, ghost.turn, at, side, fill, stroke);
   }
 
-  #drawWalker(scene, entity, pose, seconds) {
+  #drawWalker(scene, entity, pose, seconds, now) {
     const context = this.#context;
     const { camera } = this;
     const at = camera.toScreen(pose.x / 1_000, pose.z / 1_000);
@@ -407,6 +409,7 @@ export class Renderer {
       turn: (pose.yaw / 65_536) * Math.PI * 2,
       stride: scene.still ? 0 : stride,
       own: entity === scene.view.own,
+      tracked: seenFromAbove(scene.view.trackedAt(entity, now)),
     });
     context.restore();
   }
@@ -534,6 +537,16 @@ export class Renderer {
 }
 
 const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif';
+
+const HEAD = POSE_PARTS.indexOf('head');
+const HANDS = [POSE_PARTS.indexOf('left_hand'), POSE_PARTS.indexOf('right_hand')];
+
+/** Head and hands for `paintPlayer`: `{head, hands}`, each part `{x, y, z}` in metres from the feet and where it points. */
+function seenFromAbove(parts) {
+  if (!parts) return null;
+  const seen = (part) => part && { x: part.place[0], y: part.place[1], z: part.place[2], ...pointing(part.turn) };
+  return { head: seen(parts[HEAD]), hands: HANDS.map((hand) => seen(parts[hand])) };
+}
 
 const MINIMAP_RADIUS_M = 120;
 const MINIMAP_COLOURS = { tree: '#1d4a2c', rock: '#d9d6cf', ore: '#f0a04b', bush: '#9bd06a' };

@@ -8,17 +8,16 @@ import { MatchboxConnection } from './matchbox.js';
 import {
   CHANNEL_COMMAND,
   CHANNEL_STATE,
+  MOTION_KIND,
   PROTOCOL_VERSION,
+  REFUSALS,
+  SERVER_POSES,
   decodeServerDatagram,
   decodeServerMessage,
   decodeView,
-  encodeCommand,
-  encodeGoodbye,
-  encodeHello,
-  encodePing,
+  encodeClientDatagram,
+  encodeClientMessage,
   encodeSteps,
-  encodeResume,
-  encodeSeen,
 } from './wire.js';
 
 const PING_MS = 500;
@@ -32,7 +31,7 @@ const CALL_AGAIN_MS = 700;
 const TIMED_OUT = 'TimedOut';
 
 /**
- * Handlers: `stage(text)`, `welcome(message)`, `view(view)`, `motion(packet)`, `pace(slack)`, `pong(pong)`,
+ * Handlers: `stage(text)`, `welcome(message)`, `view(view)`, `motion(packet)`, `poses(entries)`, `pace(slack)`, `pong(pong)`,
  * `result({sequence, command, frame, outcome})`, `interrupted(reason)`, `resumed(tick)` (forget what was seen: it all comes
  * anew), `ended(reason, refusal | null)`.
  */
@@ -41,8 +40,8 @@ export class Session {
   rttMs = null;
   /** Commands without a result: sequence → command. */
   pending = new Map();
-  /** Bytes that came, by kind: how others move, everything that comes in order, the rest. */
-  bytes = { motion: 0, world: 0, other: 0 };
+  /** Bytes that came, by kind: how others move, their heads and hands, everything that comes in order, the rest. */
+  bytes = { motion: 0, poses: 0, world: 0, other: 0 };
   /** Set by the owner: says which motion packets arrived. */
   acks = () => null;
 
@@ -71,7 +70,9 @@ export class Session {
     this.#handlers = handlers;
     this.#address = address;
     this.#iceServers = iceServers;
-    this.#connect(`${address}?token=${encodeURIComponent(token)}`, encodeHello({ token, name }), (reason) => this.#lose(reason));
+    // A rate of 0 takes the server's.
+    const hello = encodeClientMessage({ kind: 'hello', protocol: PROTOCOL_VERSION, token, name, tickHz: 0 });
+    this.#connect(`${address}?token=${encodeURIComponent(token)}`, hello, (reason) => this.#lose(reason));
   }
 
   #connect(url, greeting, failed) {
@@ -103,7 +104,7 @@ export class Session {
   command(command) {
     if (!this.connected) return null;
     const sequence = this.#nextCommand;
-    if (!this.#connection.send(CHANNEL_COMMAND, encodeCommand(sequence, command))) return null;
+    if (!this.#connection.send(CHANNEL_COMMAND, encodeClientMessage({ kind: 'command', sequence, command }))) return null;
     this.#nextCommand += 1;
     this.pending.set(sequence, command);
     return sequence;
@@ -117,7 +118,7 @@ export class Session {
 
   /** Leaves of one's own accord. */
   leave() {
-    if (this.connected) this.#connection.send(CHANNEL_COMMAND, encodeGoodbye());
+    if (this.connected) this.#connection.send(CHANNEL_COMMAND, encodeClientMessage({ kind: 'goodbye' }));
     this.#stop();
   }
 
@@ -151,7 +152,7 @@ export class Session {
   #callAgain() {
     const { secret } = this.#ticket;
     const shown = Array.from(secret, (byte) => byte.toString(16).padStart(2, '0')).join('');
-    const greeting = encodeResume({ secret, results: this.#results });
+    const greeting = encodeClientMessage({ kind: 'resume', protocol: PROTOCOL_VERSION, secret, results: this.#results });
     this.#connect(`${this.#address}?resume=${shown}`, greeting, (reason) => this.#lose(reason));
   }
 
@@ -161,7 +162,8 @@ export class Session {
     this.#resultsTold = this.#results;
     this.#handlers.resumed(tick);
     for (const [sequence, command] of this.pending) {
-      if (sequence > received) this.#connection.send(CHANNEL_COMMAND, encodeCommand(sequence, command));
+      if (sequence <= received) continue;
+      this.#connection.send(CHANNEL_COMMAND, encodeClientMessage({ kind: 'command', sequence, command }));
     }
   }
 
@@ -186,7 +188,7 @@ export class Session {
     this.#nonce = (this.#nonce + 1) >>> 0;
     this.#pings.set(this.#nonce, now);
     if (this.#pings.size > 32) this.#pings.delete(this.#pings.keys().next().value);
-    this.#connection.send(CHANNEL_STATE, encodePing({ nonce: this.#nonce, acks: this.acks() }));
+    this.#connection.send(CHANNEL_STATE, encodeClientDatagram({ kind: 'ping', nonce: this.#nonce, acks: this.acks() }));
   }
 
   /** One damaged message is reported and dropped; it never stops the client. */
@@ -196,8 +198,7 @@ export class Session {
     this.#count(channel, bytes);
     try {
       if (channel === CHANNEL_COMMAND) this.#receiveMessage(decodeServerMessage(bytes));
-      // Others' heads and hands (3) are not for this page yet.
-      else if (bytes[0] !== 3) this.#receiveDatagram(decodeServerDatagram(bytes));
+      else this.#receiveDatagram(decodeServerDatagram(bytes));
     } catch (error) {
       this.#warnings += 1;
       if (this.#warnings <= 20) console.warn(`A message on channel ${channel} was dropped:`, error);
@@ -206,7 +207,8 @@ export class Session {
 
   #count(channel, bytes) {
     if (channel === CHANNEL_COMMAND) this.bytes.world += bytes.length;
-    else if (bytes[0] === 1) this.bytes.motion += bytes.length;
+    else if (bytes[0] === MOTION_KIND) this.bytes.motion += bytes.length;
+    else if (bytes[0] === SERVER_POSES) this.bytes.poses += bytes.length;
     else this.bytes.other += bytes.length;
   }
 
@@ -235,7 +237,7 @@ export class Session {
         break;
       case 'refused':
         if (message.reason === TIMED_OUT) this.#lose(message.message);
-        else this.#end(message.message || `Refused: ${message.text}.`, message.reason);
+        else this.#end(message.message || `Refused: ${REFUSALS[message.reason] ?? message.reason}.`, message.reason);
         break;
       case 'result': {
         const command = this.pending.get(message.sequence) ?? { kind: 'unknown' };
@@ -243,24 +245,28 @@ export class Session {
         this.#results = (this.#results + 1) >>> 0;
         if (this.#results - this.#resultsTold >= RESULTS_UNTOLD_MAX) {
           this.#resultsTold = this.#results;
-          this.#connection.send(CHANNEL_COMMAND, encodeSeen(this.#results));
+          this.#connection.send(CHANNEL_COMMAND, encodeClientMessage({ kind: 'seen', results: this.#results }));
         }
         this.#handlers.result({ ...message, command });
         break;
       }
       case 'view':
-        this.#handlers.view(decodeView(message.payload));
+        this.#handlers.view(decodeView(message.value));
         break;
     }
   }
 
   #receiveDatagram(datagram) {
-    if (datagram.kind === 'pace') {
+    if (datagram.kind === 'steps') {
       if (this.#welcomed) this.#handlers.pace(datagram.slack);
       return;
     }
     if (datagram.kind === 'motion') {
       if (this.#welcomed) this.#handlers.motion(datagram);
+      return;
+    }
+    if (datagram.kind === 'poses') {
+      if (this.#welcomed) this.#handlers.poses(datagram.entries);
       return;
     }
     const sentAt = this.#pings.get(datagram.nonce);

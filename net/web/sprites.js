@@ -437,7 +437,7 @@ export function playerHue(id) {
 }
 
 /** A player seen from above; `context` is in metres at the foot, `turn` is in radians clockwise from north. */
-export function paintPlayer(context, { hue, turn, stride, own }) {
+export function paintPlayer(context, { hue, turn, stride, own, tracked = null }) {
   softShadow(context, 0.2, 0.17, 0.72, 0.56, 0.5);
   if (own) {
     context.strokeStyle = 'rgba(255,255,255,0.9)';
@@ -460,8 +460,10 @@ export function paintPlayer(context, { hue, turn, stride, own }) {
   context.save();
   context.translate(0, -0.22);
   context.rotate(turn);
-  disc(context, -0.4, -swing * 0.7, 0.13, '#e3b98f');
-  disc(context, 0.4, swing * 0.7, 0.13, '#e3b98f');
+  if (!tracked) {
+    disc(context, -0.4, -swing * 0.7, 0.13, '#e3b98f');
+    disc(context, 0.4, swing * 0.7, 0.13, '#e3b98f');
+  }
   context.fillStyle = `hsl(${hue},46%,34%)`;
   context.beginPath();
   context.ellipse(0, 0.02, 0.46, 0.29, 0, 0, Math.PI * 2);
@@ -471,16 +473,49 @@ export function paintPlayer(context, { hue, turn, stride, own }) {
   context.ellipse(0, 0, 0.4, 0.23, 0, 0, Math.PI * 2);
   context.fill();
   context.restore();
+  const place = ({ x, y, z }) => [
+    x * Math.cos(turn) - z * Math.sin(turn),
+    x * Math.sin(turn) + z * Math.cos(turn) - y * LIFT_PER_M,
+  ];
+  // Hands above the head are in front of it for who looks from above.
+  const hands = tracked ? tracked.hands.filter(Boolean) : [];
+  const low = hands.filter((hand) => hand.y < tracked.head.y);
+  for (const hand of low) paintHand(context, place(hand), turn + hand.angle, hand.reach);
+  if (tracked) paintHead(context, place(tracked.head), turn + tracked.head.angle, tracked.head.reach);
+  else paintHead(context, [0, -0.36], turn, 1);
+  for (const hand of hands) {
+    if (!low.includes(hand)) paintHand(context, place(hand), turn + hand.angle, hand.reach);
+  }
+}
+
+/** A metre of height is drawn so much further up: as heads at 1.65 m are. */
+const LIFT_PER_M = 0.36 / 1.65;
+
+/** `reach`: how far it looks along the ground, 1, or up or down, 0. */
+function paintHead(context, [x, y], angle, reach) {
   context.save();
-  context.translate(0, -0.36);
-  context.rotate(turn);
+  context.translate(x, y);
+  context.rotate(angle);
   disc(context, 0, 0, 0.25, '#3b2a1e');
   context.fillStyle = '#efc9a0';
   context.beginPath();
   context.arc(0, -0.05, 0.215, Math.PI, Math.PI * 2);
   context.ellipse(0, -0.05, 0.215, 0.1, 0, 0, Math.PI);
   context.fill();
-  fillPolygon(context, [[-0.06, -0.25], [0.06, -0.25], [0, -0.36]], '#e0b187');
+  fillPolygon(context, [[-0.06, -0.25], [0.06, -0.25], [0, -0.25 - 0.11 * reach]], '#e0b187');
+  context.restore();
+}
+
+/** A hand in a glove, with the way that it points. */
+function paintHand(context, [x, y], angle, reach) {
+  context.save();
+  context.translate(x, y);
+  context.rotate(angle);
+  context.fillStyle = '#c98f5f';
+  context.beginPath();
+  context.roundRect(-0.05, -0.1 - 0.13 * reach, 0.1, 0.1 + 0.13 * reach, 0.05);
+  context.fill();
+  disc(context, 0, 0, 0.12, '#e3b98f');
   context.restore();
 }
 

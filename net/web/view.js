@@ -3,11 +3,10 @@
 //
 // Invariants: a pose is never replaced by an older tick's; what has left comes back by a view only.
 
-import { MotionStore, QUANTUM_MM, widen } from './motion.js';
-import { decodeComponent } from './wire.js';
+import { MotionStore, widen } from './motion.js';
+import { TrackedBody } from './pose.js';
+import { CHUNKS_IN_MIND_MAX, CHUNK_MM, QUANTUM_MM, decodeComponent } from './wire.js';
 
-/** Side of a chunk in millimetres. */
-export const CHUNK_MM = 32_000;
 /** Others are shown this far in the past, so that there is nearly always a later pose to move towards. */
 const OTHERS_DELAY_MS = 100;
 /** The own player is shown with just enough delay to be smooth: a little more than the time between two snapshots. */
@@ -15,8 +14,6 @@ const OWN_DELAY_MS = 65;
 const SAMPLES_MAX = 32;
 /** A silence longer than this between two poses means standing still, not walking slowly. */
 const STANDING_GAP_MS = 400;
-/** Chunks kept in mind; the shard says which to forget before there are more. */
-const IN_MIND_MAX = 257;
 
 export class WorldView {
   /** id → entity */
@@ -34,6 +31,9 @@ export class WorldView {
 
   /** States by slot, and which packets arrived. */
   motion = new MotionStore();
+
+  /** Poses of heads and hands: how many could be used, referred to one that did not come, and could not be read. */
+  poses = { shown: 0, incomplete: 0, damaged: 0 };
 
   /** slot → `{entity, since}` */
   #holders = new Map();
@@ -76,7 +76,11 @@ export class WorldView {
 
   #applyOperation(operation, tick, now) {
     switch (operation.kind) {
-      case 'introduce': {
+      case 'enter':
+      case 'spawn':
+      case 'enter_mover':
+      case 'spawn_mover':
+      case 'own': {
         let entity = this.entities.get(operation.id);
         if (!entity) {
           entity = { id: operation.id, samples: [], poseTick: -1, seenAt: now };
@@ -103,10 +107,10 @@ export class WorldView {
       }
       case 'despawn':
       case 'leave':
-        this.#leave(operation.id);
+        this.#leave(operation.value);
         break;
-      case 'leaveChunk': {
-        const key = chunkKey(operation.chunk.x, operation.chunk.z);
+      case 'leave_chunk': {
+        const key = chunkKey(operation.value.x, operation.value.z);
         const members = [...(this.chunks.get(key) ?? [])];
         this.chunks.delete(key);
         for (const entity of members) {
@@ -114,11 +118,11 @@ export class WorldView {
           this.entities.delete(entity.id);
         }
         this.#inMind.set(key, members);
-        if (this.#inMind.size > IN_MIND_MAX) this.#inMind.delete(this.#inMind.keys().next().value);
+        if (this.#inMind.size > CHUNKS_IN_MIND_MAX + 1) this.#inMind.delete(this.#inMind.keys().next().value);
         break;
       }
-      case 'recallChunk': {
-        const key = chunkKey(operation.chunk.x, operation.chunk.z);
+      case 'recall_chunk': {
+        const key = chunkKey(operation.value.x, operation.value.z);
         for (const entity of this.#inMind.get(key) ?? []) {
           this.entities.set(entity.id, entity);
           this.#index(entity);
@@ -126,8 +130,8 @@ export class WorldView {
         this.#inMind.delete(key);
         break;
       }
-      case 'forgetChunk':
-        this.#inMind.delete(chunkKey(operation.chunk.x, operation.chunk.z));
+      case 'forget_chunk':
+        this.#inMind.delete(chunkKey(operation.value.x, operation.value.z));
         break;
     }
   }
@@ -151,6 +155,28 @@ export class WorldView {
     });
   }
 
+  /** Takes others' heads and hands, `[{player, pose}]`; one that cannot be read is counted and dropped alone. */
+  applyPoses(entries, now) {
+    for (const { player, pose } of entries) {
+      const entity = this.entities.get(player);
+      // A view may be slower than poses.
+      if (!entity) continue;
+      entity.tracked ??= new TrackedBody();
+      try {
+        if (entity.tracked.take(now, pose)) this.poses.shown += 1;
+        else this.poses.incomplete += 1;
+      } catch (error) {
+        this.poses.damaged += 1;
+        if (this.poses.damaged <= 20) console.warn(`A pose of ${player} was dropped:`, error);
+      }
+    }
+  }
+
+  /** Head and hands of a walker now, see `TrackedBody.at`; null when it has no trackers. */
+  trackedAt(entity, now) {
+    return entity.tracked?.at(now) ?? null;
+  }
+
   #poseOf(state) {
     const [x, z] = [state.x * QUANTUM_MM, state.z * QUANTUM_MM];
     const y = state.y === null ? this.#terrain.height(x, z) : state.y * QUANTUM_MM;
@@ -168,12 +194,12 @@ export class WorldView {
     }
   }
 
-  #applyComponent(entity, { tag, bytes }, tick) {
+  #applyComponent(entity, [tag, bytes], tick) {
     const component = this.#decode(tag, bytes);
     if (!component) return;
     const { name, value } = component;
     if (name === 'pose') {
-      this.#applyPose(entity, value, tick);
+      this.#applyPose(entity, { ...value.position, yaw: value.yaw }, tick);
       return;
     }
     entity[name] = value;
@@ -221,8 +247,8 @@ export class WorldView {
       entity.x = (entity.structure.column + 0.5) * this.#gridMm;
       entity.z = (entity.structure.row + 0.5) * this.#gridMm;
     } else if (entity.placement) {
-      entity.x = entity.placement.x;
-      entity.z = entity.placement.z;
+      entity.x = entity.placement.position.x;
+      entity.z = entity.placement.position.z;
     } else {
       return;
     }

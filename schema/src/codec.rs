@@ -165,6 +165,13 @@ impl<'a> Reader<'a> {
         self.take(length)
     }
 
+    /// A value in postcard's form, which may borrow from the input.
+    pub fn postcard<T: serde::Deserialize<'a>>(&mut self) -> Result<T, DecodeError> {
+        let (value, rest) = postcard::take_from_bytes(self.rest)?;
+        self.rest = rest;
+        Ok(value)
+    }
+
     /// Refuses bytes left over.
     pub fn finish(self) -> Result<(), DecodeError> {
         if self.rest.is_empty() { Ok(()) } else { Err(DecodeError::TrailingBytes(self.rest.len())) }

@@ -4,6 +4,7 @@
 //!
 //! - [`id`], [`units`]: names of things and their measures.
 //! - [`bits`]: bit-packed values, for what is sent many times a second.
+//! - [`layout`]: bit-packed records, described once for Rust and for the generators of other languages' codecs.
 //! - [`codec`]: the two primitives (variable-length integers and length-prefixed bytes) that all containers use.
 //! - [`record`]: what is written to disk.
 //! - [`wire`]: what is sent to and from game clients.
@@ -15,6 +16,7 @@ pub mod content;
 #[cfg(test)]
 mod fixtures;
 pub mod id;
+pub mod layout;
 pub mod record;
 pub mod units;
 pub mod wire;

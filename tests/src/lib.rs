@@ -1,6 +1,7 @@
 //! Whole-system tests and proofs, with real processes.
 
 pub mod browser;
+pub mod codecs;
 pub mod harness;
 pub mod proofs;
 pub mod relay;

@@ -6,6 +6,7 @@
 //! bodies, which no shard sends yet); [`slots`] is what the last two have in common.
 
 pub mod body;
+pub mod described;
 pub mod motion;
 pub mod pose;
 pub mod slots;

@@ -21,7 +21,8 @@
 //! ```
 
 use super::slots::{PacketHead, SlotWriter, read_entities};
-use crate::bits::{BitReader, BitWriter, Packed, fits};
+use crate::bit_layout;
+use crate::bits::{BitReader, BitWriter, Packed};
 use crate::codec::DecodeError;
 use crate::units::{Position, Yaw};
 use serde::{Deserialize, Serialize};
@@ -37,11 +38,11 @@ pub const HISTORY_TICKS: u32 = 2 * BASE_AGE_MAX;
 /// Bits of a packet before its entities, without the own pose.
 pub const HEAD_BITS: usize = 8 + 16 + 16 + 16 + 1 + 10 + 4;
 
-const COORDINATE_BITS: u32 = 29;
-const HEIGHT_BITS: u32 = 20;
-const YAW_BITS: u32 = 8;
 /// Bits of each axis of a difference, by class.
-const STEP_BITS: [u32; 4] = [0, 5, 8, 12];
+pub(super) const STEP_BITS: [u32; 4] = [0, 5, 8, 12];
+
+/// The largest height, in quanta.
+const HEIGHT_MAX: i32 = (1 << 19) - 1;
 
 /// A quantised state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -56,15 +57,16 @@ pub struct Motion {
     pub y: Option<i32>,
 }
 
+bit_layout! { Motion { x: signed 29, z: signed 29, yaw: unsigned 8, y: unless signed 20 } }
+
 impl Motion {
     /// Quantises. A height beyond ±4 km is cut off.
     pub fn of(position: Position, yaw: Yaw, on_ground: bool) -> Self {
-        let most = (1 << (HEIGHT_BITS - 1)) - 1;
         Motion {
             x: quantum(position.x),
             z: quantum(position.z),
             yaw: ((u32::from(yaw) + 128) >> 8) as u8,
-            y: (!on_ground).then(|| quantum(position.y).clamp(-most, most)),
+            y: (!on_ground).then(|| quantum(position.y).clamp(-HEIGHT_MAX, HEIGHT_MAX)),
         }
     }
 
@@ -82,48 +84,21 @@ impl Motion {
     /// The whole state.
     pub fn absolute(self) -> Packed {
         let mut packed = Packed::default();
-        packed.signed(self.x, COORDINATE_BITS);
-        packed.signed(self.z, COORDINATE_BITS);
-        packed.write(u32::from(self.yaw), YAW_BITS);
-        self.pack_height(&mut packed);
+        self.write_bits(&mut packed);
         packed
     }
 
     /// The difference from `base`; `None` when only the whole state says it.
     pub fn since(self, base: Motion) -> Option<Packed> {
-        let (dx, dz) = (self.x.wrapping_sub(base.x), self.z.wrapping_sub(base.z));
-        let class = (0..4).find(|class| match STEP_BITS[*class] {
-            0 => dx == 0 && dz == 0,
-            bits => fits(dx, bits) && fits(dz, bits),
-        })?;
+        let step = Step {
+            dx: self.x.wrapping_sub(base.x),
+            dz: self.z.wrapping_sub(base.z),
+            yaw: (self.yaw != base.yaw).then_some(self.yaw),
+            y: self.y,
+        };
         let mut packed = Packed::default();
-        packed.write(class as u32, 2);
-        if class > 0 {
-            packed.signed(dx, STEP_BITS[class]);
-            packed.signed(dz, STEP_BITS[class]);
-        }
-        packed.flag(self.yaw != base.yaw);
-        if self.yaw != base.yaw {
-            packed.write(u32::from(self.yaw), YAW_BITS);
-        }
-        self.pack_height(&mut packed);
+        step.write_bits(&mut packed)?;
         Some(packed)
-    }
-
-    fn pack_height(self, packed: &mut Packed) {
-        packed.flag(self.y.is_none());
-        if let Some(y) = self.y {
-            packed.signed(y, HEIGHT_BITS);
-        }
-    }
-
-    fn read_absolute(reader: &mut BitReader<'_>) -> Result<Self, DecodeError> {
-        Ok(Motion {
-            x: reader.signed(COORDINATE_BITS)?,
-            z: reader.signed(COORDINATE_BITS)?,
-            yaw: reader.read(YAW_BITS)? as u8,
-            y: read_height(reader)?,
-        })
     }
 }
 
@@ -134,10 +109,6 @@ fn quantum(mm: i32) -> i32 {
 
 fn millimetres(quanta: i32) -> i32 {
     quanta.saturating_mul(QUANTUM_MM)
-}
-
-fn read_height(reader: &mut BitReader<'_>) -> Result<Option<i32>, DecodeError> {
-    Ok(if reader.flag()? { None } else { Some(reader.signed(HEIGHT_BITS)?) })
 }
 
 /// What changed since a state that the client has.
@@ -153,6 +124,8 @@ pub struct Step {
     pub y: Option<i32>,
 }
 
+bit_layout! { Step { by STEP_BITS: dx, dz; yaw: when unsigned 8, y: unless signed 20 } }
+
 impl Step {
     /// The new state.
     pub fn from(self, base: Motion) -> Motion {
@@ -162,13 +135,6 @@ impl Step {
             yaw: self.yaw.unwrap_or(base.yaw),
             y: self.y,
         }
-    }
-
-    fn read(reader: &mut BitReader<'_>) -> Result<Self, DecodeError> {
-        let bits = STEP_BITS[reader.read(2)? as usize];
-        let (dx, dz) = if bits == 0 { (0, 0) } else { (reader.signed(bits)?, reader.signed(bits)?) };
-        let yaw = if reader.flag()? { Some(reader.read(YAW_BITS)? as u8) } else { None };
-        Ok(Step { dx, dz, yaw, y: read_height(reader)? })
     }
 }
 
@@ -185,6 +151,8 @@ pub struct OwnPose {
     pub y: Option<i32>,
 }
 
+bit_layout! { OwnPose { x: signed 32, z: signed 32, yaw: unsigned 16, y: unless signed 32 } }
+
 /// What stands before a packet's entities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MotionHead {
@@ -198,22 +166,13 @@ pub struct MotionHead {
     pub own: Option<OwnPose>,
 }
 
+// Behind the packet's kind.
+bit_layout! { MotionHead { number: unsigned 16, tick: unsigned 16, newest_input: unsigned 16, own: when record OwnPose } }
+
 impl PacketHead for MotionHead {
     fn write(&self, bits: &mut BitWriter) {
         bits.write(u32::from(MOTION_KIND), 8);
-        bits.write(u32::from(self.number), 16);
-        bits.write(u32::from(self.tick), 16);
-        bits.write(u32::from(self.newest_input), 16);
-        bits.flag(self.own.is_some());
-        if let Some(own) = self.own {
-            bits.signed(own.x, 32);
-            bits.signed(own.z, 32);
-            bits.write(u32::from(own.yaw), 16);
-            bits.flag(own.y.is_none());
-            if let Some(y) = own.y {
-                bits.signed(y, 32);
-            }
-        }
+        self.write_bits(bits);
     }
 }
 
@@ -243,8 +202,8 @@ pub fn decode_motion(bytes: &[u8]) -> Result<(MotionHead, Vec<(u16, Update)>), D
     let head = read_head(&mut reader)?;
     let updates = read_entities(&mut reader, |reader, age| {
         Ok(match age {
-            0 => Update::Absolute(Motion::read_absolute(reader)?),
-            age => Update::Since { age, step: Step::read(reader)? },
+            0 => Update::Absolute(Motion::read_bits(reader)?),
+            age => Update::Since { age, step: Step::read_bits(reader)? },
         })
     })?;
     reader.finish()?;
@@ -263,15 +222,7 @@ fn read_head(reader: &mut BitReader<'_>) -> Result<MotionHead, DecodeError> {
     if reader.read(8)? != u32::from(MOTION_KIND) {
         return Err(DecodeError::Invalid("datagram kind"));
     }
-    let (number, tick, newest_input) = (reader.read(16)? as u16, reader.read(16)? as u16, reader.read(16)? as u16);
-    let own = if reader.flag()? {
-        let (x, z, yaw) = (reader.signed(32)?, reader.signed(32)?, reader.read(16)? as u16);
-        let y = if reader.flag()? { None } else { Some(reader.signed(32)?) };
-        Some(OwnPose { x, z, yaw, y })
-    } else {
-        None
-    };
-    Ok(MotionHead { number, tick, newest_input, own })
+    MotionHead::read_bits(reader)
 }
 
 /// Which packets a client has.

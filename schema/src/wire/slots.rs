@@ -16,12 +16,16 @@ pub const BASE_AGE_MAX: u32 = 127;
 /// Most entities of one packet.
 pub const ENTITIES_MAX: usize = 1_023;
 
-const AGE_BITS: u32 = 7;
-const COUNT_BITS: u32 = 10;
-const RICE_BITS: u32 = 4;
-const SLOT_BITS: u32 = 16;
+/// Bits of an age.
+pub(super) const AGE_BITS: u32 = 7;
+/// Bits of a packet's count of entities.
+pub(super) const COUNT_BITS: u32 = 10;
+/// Bits of the gaps' parameter.
+pub(super) const RICE_BITS: u32 = 4;
+/// Bits of a slot that is told whole.
+pub(super) const SLOT_BITS: u32 = 16;
 /// So many ones in a gap mean that the slot itself follows.
-const GAP_ONES_MAX: u32 = 15;
+pub(super) const GAP_ONES_MAX: u32 = 15;
 
 /// What stands before a packet's entities, its kind included.
 pub trait PacketHead {

@@ -7,8 +7,9 @@
 //!
 //! Four inputs in a datagram take 11 bytes while the player holds a direction: three losses in a row cost nothing.
 
-use crate::codec::{DecodeError, Reader, write_varint, write_zigzag};
+use crate::codec::{DecodeError, Reader, from_bytes, write_postcard, write_varint};
 use crate::wire::MoveInput;
+use serde::{Deserialize, Serialize};
 
 /// First byte of a client's datagram with steps.
 pub const CLIENT_STEPS: u8 = 3;
@@ -96,11 +97,19 @@ pub fn is_movement(datagram: &[u8]) -> bool {
     matches!(datagram.first(), Some(&(MOVE | CLIENT_STEPS)))
 }
 
+/// How a client's steps come, behind [`SERVER_STEPS`]: postcard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepsFeedback {
+    /// Number of the step that was taken last.
+    pub taken: u32,
+    /// How many ticks before their turn steps come; fits an `i8`.
+    pub slack: i16,
+}
+
 /// The shard's datagram about a client's steps: which it took last, and how many ticks before their turn they come.
 pub fn write_steps_feedback(taken: u32, slack: i8) -> Vec<u8> {
     let mut out = vec![SERVER_STEPS];
-    write_varint(&mut out, u64::from(taken));
-    write_zigzag(&mut out, i64::from(slack));
+    write_postcard(&mut out, &StepsFeedback { taken, slack: slack.into() });
     out
 }
 
@@ -111,10 +120,8 @@ pub fn write_steps_feedback(taken: u32, slack: i8) -> Vec<u8> {
 pub fn decode_steps_feedback(datagram: &[u8]) -> Option<Result<(u32, i8), DecodeError>> {
     let (_, rest) = datagram.split_first().filter(|(kind, _)| **kind == SERVER_STEPS)?;
     let read = || {
-        let mut reader = Reader::new(rest);
-        let taken = u32::try_from(reader.varint()?).map_err(|_| DecodeError::IntegerRange)?;
-        let slack = i8::try_from(reader.zigzag_i32()?).map_err(|_| DecodeError::IntegerRange)?;
-        reader.finish()?;
+        let StepsFeedback { taken, slack } = from_bytes(rest)?;
+        let slack = i8::try_from(slack).map_err(|_| DecodeError::IntegerRange)?;
         Ok((taken, slack))
     };
     Some(read())

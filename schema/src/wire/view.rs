@@ -23,9 +23,10 @@
 //! The answer to a ping, unreliable: `kind u8 = 2 · nonce varint · tick varint`.
 
 use super::motion::{MOTION_KIND, MotionHead, Update, decode_motion};
-use crate::codec::{DecodeError, Reader, write_bytes, write_varint};
+use crate::codec::{DecodeError, Reader, from_bytes, write_bytes, write_postcard, write_varint};
 use crate::id::{EntityId, Tag};
 use crate::units::ChunkKey;
+use serde::{Deserialize, Serialize};
 
 /// First byte of the answer to a ping.
 pub const PONG_KIND: u8 = 2;
@@ -219,6 +220,80 @@ pub enum Operation<'a> {
     ForgetChunk(ChunkKey),
 }
 
+/// The operations as they stand in a view, which is postcard: the place in this list is the operation's byte. [`ViewWriter`] writes the same
+/// without making one of these first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ViewOperation<'a> {
+    /// What is introduced next stands there.
+    Chunk(ChunkKey),
+    /// Something that stands comes into view.
+    Enter {
+        /// Which entity.
+        id: EntityId,
+        /// Its components' wire bytes.
+        #[serde(borrow)]
+        components: Vec<(Tag, &'a [u8])>,
+    },
+    /// The same, and it is new in the world.
+    Spawn {
+        /// Which entity.
+        id: EntityId,
+        /// Its components' wire bytes.
+        components: Vec<(Tag, &'a [u8])>,
+    },
+    /// A mover comes into view.
+    EnterMover {
+        /// Which entity.
+        id: EntityId,
+        /// Under which its motion is told.
+        slot: u16,
+        /// Its components' wire bytes.
+        components: Vec<(Tag, &'a [u8])>,
+    },
+    /// The same, and it is new in the world.
+    SpawnMover {
+        /// Which entity.
+        id: EntityId,
+        /// Under which its motion is told.
+        slot: u16,
+        /// Its components' wire bytes.
+        components: Vec<(Tag, &'a [u8])>,
+    },
+    /// The player's own entity.
+    Own {
+        /// Which entity.
+        id: EntityId,
+        /// Its components' wire bytes.
+        components: Vec<(Tag, &'a [u8])>,
+    },
+    /// New values.
+    Change {
+        /// Of which entity.
+        id: EntityId,
+        /// The components' wire bytes.
+        components: Vec<(Tag, &'a [u8])>,
+    },
+    /// Gone from the world.
+    Despawn(EntityId),
+    /// Out of view.
+    Leave(EntityId),
+    /// The chunk and what stands in it are out of view, to be kept in mind.
+    LeaveChunk(ChunkKey),
+    /// A chunk is in view again as it was.
+    RecallChunk(ChunkKey),
+    /// A chunk need not be kept in mind.
+    ForgetChunk(ChunkKey),
+}
+
+/// The answer to a ping, behind [`PONG_KIND`]: postcard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pong {
+    /// From the ping.
+    pub nonce: u32,
+    /// The shard's tick.
+    pub tick: u64,
+}
+
 /// A decoded view message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View<'a> {
@@ -235,48 +310,35 @@ pub fn decode_view(bytes: &[u8]) -> Result<View<'_>, DecodeError> {
     let mut operations = Vec::new();
     let mut scope = None;
     while !reader.is_empty() {
-        let kind = reader.byte()?;
-        operations.push(match kind {
-            0 => {
-                scope = Some(ChunkKey::read(&mut reader)?);
+        use ViewOperation as Told;
+        let (enter, spawn) = (Entrance::Enter, Entrance::Spawn);
+        let standing = || scope.map(Place::Chunk).ok_or(DecodeError::Invalid("introduction without a chunk"));
+        let introduce = |how, id, place, components| Operation::Introduce { how, id, place, components };
+        operations.push(match reader.postcard::<Told<'_>>()? {
+            Told::Chunk(key) => {
+                scope = Some(key);
                 continue;
             }
-            1..=5 => {
-                let id = EntityId(reader.varint()?);
-                let place = match kind {
-                    1 | 2 => Place::Chunk(scope.ok_or(DecodeError::Invalid("introduction without a chunk"))?),
-                    3 | 4 => Place::Slot(reader.varint_u16()?),
-                    _ => Place::Own,
-                };
-                let how = if kind == 2 || kind == 4 { Entrance::Spawn } else { Entrance::Enter };
-                Operation::Introduce { how, id, place, components: read_components(&mut reader)? }
-            }
-            6 => Operation::Change { id: EntityId(reader.varint()?), components: read_components(&mut reader)? },
-            7 => Operation::Despawn(EntityId(reader.varint()?)),
-            8 => Operation::Leave(EntityId(reader.varint()?)),
-            9 => Operation::LeaveChunk(ChunkKey::read(&mut reader)?),
-            10 => Operation::RecallChunk(ChunkKey::read(&mut reader)?),
-            11 => Operation::ForgetChunk(ChunkKey::read(&mut reader)?),
-            _ => return Err(DecodeError::Invalid("view operation")),
+            Told::Enter { id, components } => introduce(enter, id, standing()?, components),
+            Told::Spawn { id, components } => introduce(spawn, id, standing()?, components),
+            Told::EnterMover { id, slot, components } => introduce(enter, id, Place::Slot(slot), components),
+            Told::SpawnMover { id, slot, components } => introduce(spawn, id, Place::Slot(slot), components),
+            Told::Own { id, components } => introduce(enter, id, Place::Own, components),
+            Told::Change { id, components } => Operation::Change { id, components },
+            Told::Despawn(id) => Operation::Despawn(id),
+            Told::Leave(id) => Operation::Leave(id),
+            Told::LeaveChunk(key) => Operation::LeaveChunk(key),
+            Told::RecallChunk(key) => Operation::RecallChunk(key),
+            Told::ForgetChunk(key) => Operation::ForgetChunk(key),
         });
     }
     Ok(View { tick, operations })
 }
 
-fn read_components<'a>(reader: &mut Reader<'a>) -> Result<Vec<(Tag, &'a [u8])>, DecodeError> {
-    let count = reader.count()?;
-    let mut components = Vec::with_capacity(count.min(16));
-    for _ in 0..count {
-        components.push((Tag(reader.varint_u16()?), reader.bytes()?));
-    }
-    Ok(components)
-}
-
 /// Writes the answer to a ping.
 pub fn write_pong(nonce: u32, tick: u64) -> Vec<u8> {
     let mut out = vec![PONG_KIND];
-    write_varint(&mut out, u64::from(nonce));
-    write_varint(&mut out, tick);
+    write_postcard(&mut out, &Pong { nonce, tick });
     out
 }
 
@@ -305,9 +367,7 @@ pub fn decode_server_datagram(bytes: &[u8]) -> Result<ServerDatagram, DecodeErro
     match reader.byte()? {
         MOTION_KIND => decode_motion(bytes).map(|(head, updates)| ServerDatagram::Motion { head, updates }),
         PONG_KIND => {
-            let nonce = u32::try_from(reader.varint()?).map_err(|_| DecodeError::IntegerRange)?;
-            let tick = reader.varint()?;
-            reader.finish()?;
+            let Pong { nonce, tick } = from_bytes(reader.rest())?;
             Ok(ServerDatagram::Pong { nonce, tick })
         }
         _ => Err(DecodeError::Invalid("datagram kind")),

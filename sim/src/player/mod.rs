@@ -31,6 +31,13 @@ pub struct Player {
     pub name: String,
 }
 
+/// What clients are told of a player.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlayerSeen<'a> {
+    /// What others read.
+    pub name: &'a str,
+}
+
 impl Declared for Player {
     const TAG: u16 = 5;
     const NAME: &'static str = "player";
@@ -38,11 +45,12 @@ impl Declared for Player {
 
     /// Only the name.
     fn write_wire(&self, out: &mut Vec<u8>) {
-        write_postcard(out, &self.name);
+        write_postcard(out, &PlayerSeen { name: &self.name });
     }
 
     fn read_wire(bytes: &[u8]) -> Result<Self, DecodeError> {
-        Ok(Player { key: PlayerKey([0; 16]), name: from_bytes(bytes)? })
+        let PlayerSeen { name } = from_bytes(bytes)?;
+        Ok(Player { key: PlayerKey([0; 16]), name: name.into() })
     }
 
     fn inserted(&self, entity: Entity, world: &IndexWorld<'_>) {

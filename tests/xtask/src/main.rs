@@ -33,6 +33,8 @@ enum Command {
         #[arg(long)]
         list: bool,
     },
+    /// Write the codecs of the wire for other languages anew, from the Rust types
+    Codecs,
     /// Run a named measurement and append it to bench/README.md
     Bench {
         /// Which measurement; see --list
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Test => test(),
         Command::Prove { name, short, list } => prove(name.as_deref(), short, list),
+        Command::Codecs => codecs(),
         Command::Bench { name, list, dry_run } => bench::run(name.as_deref(), list, dry_run),
     };
     match done {
@@ -95,6 +98,11 @@ fn test() -> Result<()> {
     }
     println!("xtask: everything passed in {:.0} s", begin.elapsed().as_secs_f64());
     Ok(())
+}
+
+fn codecs() -> Result<()> {
+    run::cargo(&["build", "--quiet", "--workspace", "--bins", "--locked"])?;
+    run::built("codecs", false, &[])
 }
 
 fn prove(name: Option<&str>, short: bool, list: bool) -> Result<()> {

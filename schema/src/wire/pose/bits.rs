@@ -3,9 +3,9 @@
 use crate::codec::DecodeError;
 
 /// A number's high part is written as so many ones at most; a longer one is written plainly.
-const ONES_MAX: u32 = 12;
+pub(in crate::wire) const ONES_MAX: u32 = 12;
 /// Bits of a number that is written plainly.
-const PLAIN_BITS: u32 = 17;
+pub(in crate::wire) const PLAIN_BITS: u32 = 17;
 /// The code's parameters that a 3-bit field can name.
 pub const PARAMETERS: [u32; 8] = [0, 1, 2, 3, 4, 5, 6, 8];
 

@@ -11,12 +11,12 @@
 //! [`PoseEncoder`] and [`PoseDecoder`] are in `stream.rs`, what a pose may be in `limits.rs`, and synthetic movement for tests and
 //! load in [`motion`].
 
-mod bits;
+pub(in crate::wire) mod bits;
 mod datagram;
 mod limits;
 pub mod motion;
-mod rotation;
-mod stream;
+pub(in crate::wire) mod rotation;
+pub(in crate::wire) mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -159,7 +159,8 @@ pub enum Layer {
 }
 
 impl Layer {
-    const ALL: [Layer; 4] = [Layer::Key, Layer::Anchor, Layer::Half, Layer::Full];
+    /// All of them, the lowest first.
+    pub const ALL: [Layer; 4] = [Layer::Key, Layer::Anchor, Layer::Half, Layer::Full];
 
     /// The layer of an encoded pose, without decoding it.
     pub fn of(bytes: &[u8]) -> Option<Layer> {

@@ -5,9 +5,9 @@ use crate::codec::DecodeError;
 /// What 1 is in a rotation's parts. With it the angle is right to 0.243° in the worst case.
 pub const ROTATION_ONE: i32 = 820;
 /// No part but the left-out one is larger than √½.
-const PART_MAX: i32 = 580;
+pub(in crate::wire) const PART_MAX: i32 = 580;
 /// The left-out part is at least ½, but for rounding.
-const LEFT_OUT_MIN: i32 = 406;
+pub(in crate::wire) const LEFT_OUT_MIN: i32 = 406;
 
 /// A unit quaternion (x, y, z, w) of which the largest part is left out: it follows from the others, and its sign is made positive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

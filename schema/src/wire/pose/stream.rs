@@ -10,18 +10,20 @@ use thiserror::Error;
 /// A reference reaches back so many slots at most: what four bits hold.
 const BACK_MAX: u16 = 15;
 /// Slots that a receiver remembers. A reference reaches back 15 slots, and the reference's own reference 15 more.
-const REMEMBERED: usize = 32;
+pub(in crate::wire) const REMEMBERED: usize = 32;
 /// After a silence this long a receiver trusts nothing that it remembers: a slot's short number could mean another one.
-const SILENCE: Duration = Duration::from_millis(500);
+pub(in crate::wire) const SILENCE: Duration = Duration::from_millis(500);
 /// A key pose that is further off than this begins anew.
-const RESTART_SLOTS: u16 = 128;
+pub(in crate::wire) const RESTART_SLOTS: u16 = 128;
 
 /// What nearly everybody has.
-const HEAD_AND_HANDS: u16 = 0b111;
+pub(in crate::wire) const HEAD_AND_HANDS: u16 = 0b111;
 /// Bits of a place's coordinate in a key pose, relative to the root (head) or the head (others).
-const HEAD_BITS: u32 = 13;
-const PART_BITS: u32 = 12;
-const ROTATION_BITS: u32 = 11;
+pub(in crate::wire) const HEAD_BITS: u32 = 13;
+/// See [`HEAD_BITS`].
+pub(in crate::wire) const PART_BITS: u32 = 12;
+/// Bits of a rotation's part in a key pose.
+pub(in crate::wire) const ROTATION_BITS: u32 = 11;
 
 /// Why a pose could not be written or read. None of these is a reason to end a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -64,7 +66,9 @@ struct Entry {
 }
 
 /// The parameters of a key pose, which needs none: what those that refer to it expect.
-const PARAMETERS_EXPECTED: [[u8; 2]; PARTS] = [[4, 3]; PARTS];
+const PARAMETERS_EXPECTED: [[u8; 2]; PARTS] = [KEY_PARAMETERS; PARTS];
+/// Those of a place and of a rotation.
+pub(in crate::wire) const KEY_PARAMETERS: [u8; 2] = [4, 3];
 
 /// The poses of the last slots.
 #[derive(Debug, Clone)]
@@ -208,7 +212,7 @@ fn is_later(slot: u16, than: u16) -> bool {
 fn write_key(slot: u16, pose: &BodyPose) -> Result<Vec<u8>, PoseError> {
     let mut out = BitWriter::default();
     write_layer(&mut out, Layer::Key);
-    out.write(u32::from(slot), 16);
+    out.write(u32::from(slot), SLOT_BITS);
     let usual = pose.mask == HEAD_AND_HANDS;
     out.write(u32::from(!usual), 1);
     if !usual {
@@ -226,7 +230,7 @@ fn write_key(slot: u16, pose: &BodyPose) -> Result<Vec<u8>, PoseError> {
             }
             out.write((millimetres + half) as u32, bits);
         }
-        out.write(tracked.rotation.largest() as u32, 2);
+        out.write(tracked.rotation.largest() as u32, LEFT_OUT_BITS);
         for part in tracked.rotation.parts() {
             out.write((i32::from(part) + (1 << (ROTATION_BITS - 1))) as u32, ROTATION_BITS);
         }
@@ -234,8 +238,16 @@ fn write_key(slot: u16, pose: &BodyPose) -> Result<Vec<u8>, PoseError> {
     Ok(out.into_bytes())
 }
 
+/// Bits of a key pose's slot.
+pub(in crate::wire) const SLOT_BITS: u32 = 16;
+/// Bits of a distance that is not the usual one.
+pub(in crate::wire) const DISTANCE_BITS: u32 = 4;
+/// Bits of the number of a rotation's left-out part.
+pub(in crate::wire) const LEFT_OUT_BITS: u32 = 2;
+/// Bits of a code's parameter.
+pub(in crate::wire) const PARAMETER_BITS: u32 = 3;
 /// Bits of a slot's short number.
-const SHORT_BITS: u32 = 6;
+pub(in crate::wire) const SHORT_BITS: u32 = 6;
 
 /// Full 0, half 10, anchor 110, key 111: the commonest is the shortest.
 fn write_layer(out: &mut BitWriter, layer: Layer) {
@@ -253,7 +265,7 @@ fn read_layer(reader: &mut BitReader<'_>) -> Result<Layer, DecodeError> {
 }
 
 /// How far back a layer refers when no slot is skipped: 0, and otherwise 1 and four bits.
-fn usual_distance(layer: Layer) -> u16 {
+pub(in crate::wire) fn usual_distance(layer: Layer) -> u16 {
     match layer {
         Layer::Key => 0,
         Layer::Anchor => 4,
@@ -272,7 +284,7 @@ fn write_change(slot: u16, layer: Layer, expected: &Expected, pose: &BodyPose, d
     let usual = distance == usual_distance(layer);
     out.write(u32::from(!usual), 1);
     if !usual {
-        out.write(u32::from(distance), 4);
+        out.write(u32::from(distance), DISTANCE_BITS);
     }
     out.write(u32::from(expected.before.is_some()), 1);
     let largest = |pose: &BodyPose, at: usize| pose.parts[at].rotation.largest();
@@ -285,7 +297,7 @@ fn write_change(slot: u16, layer: Layer, expected: &Expected, pose: &BodyPose, d
         write_three(&mut out, for_place, [0, 1, 2].map(|axis| i32::from(tracked.position[axis]) - position[axis]));
         let left_out = tracked.rotation.largest();
         if turned {
-            out.write(left_out as u32, 2);
+            out.write(left_out as u32, LEFT_OUT_BITS);
         }
         let (parts, rotation) = (tracked.rotation.parts(), expected.rotation(at, left_out));
         write_three(&mut out, for_rotation, [0, 1, 2].map(|axis| i32::from(parts[axis]) - rotation[axis]));
@@ -324,7 +336,7 @@ fn read_three(reader: &mut BitReader<'_>, parameter: &mut u8) -> Result<[i32; 3]
         *parameter = match reader.read(1)? {
             0 if reader.read(1)? == 1 => *parameter + 1,
             0 => parameter.wrapping_sub(1),
-            _ => reader.read(3)? as u8,
+            _ => reader.read(PARAMETER_BITS)? as u8,
         };
     }
     let index = usize::from(*parameter);
@@ -396,7 +408,7 @@ impl PoseDecoder {
         let short = reader.read(SHORT_BITS)? as u16;
         let ahead = short.wrapping_sub(self.newest).wrapping_add(half) % modulus;
         let slot = self.newest.wrapping_add(ahead).wrapping_sub(half);
-        let distance = if reader.read(1)? == 1 { reader.read(4)? as u16 } else { usual_distance(layer) };
+        let distance = if reader.read(1)? == 1 { reader.read(DISTANCE_BITS)? as u16 } else { usual_distance(layer) };
         if distance == 0 {
             return Err(DecodeError::Invalid("reference").into());
         }
@@ -414,7 +426,7 @@ impl PoseDecoder {
                     i16::try_from(position[axis] + change).map_err(|_| DecodeError::Invalid("position"))?;
             }
             let was = expected.pose.parts[at].rotation.largest();
-            let is = if turned { reader.read(2)? as usize } else { was };
+            let is = if turned { reader.read(LEFT_OUT_BITS)? as usize } else { was };
             let rotation = expected.rotation(at, is);
             let change = read_three(reader, for_rotation)?;
             pose.parts[at].rotation = Rotation::from_parts(is, [0, 1, 2].map(|axis| rotation[axis] + change[axis]))?;
@@ -424,7 +436,7 @@ impl PoseDecoder {
 }
 
 fn read_key(reader: &mut BitReader<'_>) -> Result<Entry, DecodeError> {
-    let slot = reader.read(16)? as u16;
+    let slot = reader.read(SLOT_BITS)? as u16;
     let usual = reader.read(1)? == 0;
     let mask = if usual { HEAD_AND_HANDS } else { (reader.read(PARTS as u32 - 1)? << 1 | 1) as u16 };
     let mut pose = BodyPose { mask, parts: [Tracked::default(); PARTS] };
@@ -438,7 +450,7 @@ fn read_key(reader: &mut BitReader<'_>) -> Result<Entry, DecodeError> {
                 *origin = place;
             }
         }
-        let largest = reader.read(2)? as usize;
+        let largest = reader.read(LEFT_OUT_BITS)? as usize;
         let mut parts = [0; 3];
         for part in &mut parts {
             *part = reader.read(ROTATION_BITS)? as i32 - (1 << (ROTATION_BITS - 1));
