@@ -12,6 +12,8 @@ use vsekai_net::client::{Client, ClientEvent};
 use vsekai_schema::content::{Catalogue, Look, Slot, Support};
 use vsekai_schema::id::{EntityId, ItemId, NodeId, PieceId, RecipeId};
 use vsekai_schema::units::Position;
+use vsekai_schema::wire::pose::SLOTS_PER_S;
+use vsekai_schema::wire::pose::motion::Motion;
 use vsekai_schema::wire::{Command, Outcome, Rejection};
 use vsekai_sim::build::{Cell, Place, Structure};
 use vsekai_sim::inventory::Inventory;
@@ -27,6 +29,8 @@ pub enum Style {
     Builder,
     /// Only walks.
     Walker,
+    /// Only walks, and moves head and hands as somebody in VR does.
+    Gesturing,
     /// Only walks, and takes no notice of the world: as little load as a client can be for the machine that plays it.
     Blind,
 }
@@ -139,6 +143,8 @@ pub struct Bot {
     name: String,
     rng: ChaCha8Rng,
     style: Style,
+    /// How head and hands move.
+    gestures: Option<Motion>,
     knowledge: Option<Arc<Knowledge>>,
     heading: (i8, i8),
     heading_until: Duration,
@@ -163,6 +169,7 @@ impl Bot {
             poses: None,
             rng: ChaCha8Rng::seed_from_u64(seed),
             style,
+            gestures: (style == Style::Gesturing).then(|| Motion::new(seed ^ number as u64, None)),
             knowledge: None,
             heading: (0, 0),
             heading_until: Duration::ZERO,
@@ -328,6 +335,11 @@ impl Bot {
         if position.is_none() && self.style != Style::Blind {
             return;
         }
+        if let Some(pose) = self.gestures.as_ref().and_then(|gestures| gestures.pose(now.as_secs_f64())) {
+            let slot = (now.as_micros() * u128::from(SLOTS_PER_S) / 1_000_000) as u16;
+            // Refused when this slot has a pose already: then nothing is said.
+            let _ = self.client.pose(slot, &pose);
+        }
         if now >= self.ping_at {
             self.ping_at = now + Duration::from_secs(1);
             self.client.ping(now);
@@ -337,7 +349,7 @@ impl Bot {
             self.sent_at = now;
         }
         let idle = self.client.pending_count() == 0 && now >= self.act_at;
-        if !matches!(self.style, Style::Walker | Style::Blind)
+        if !matches!(self.style, Style::Walker | Style::Gesturing | Style::Blind)
             && self.knows_items
             && idle
             && let Some(position) = position

@@ -345,7 +345,7 @@ export function decodeComponent(tag, bytes) {
   }
 }
 
-export function writeAcks(w, v) {
+function writeAcks(w, v) {
   w.u16(v.newest);
   w.u32(v.before);
 }

@@ -104,6 +104,17 @@ fn place(value: &Value) -> Option<(f64, f64)> {
     Some((value["x"].as_f64()?, value["z"].as_f64()?))
 }
 
+/// Head, left and right hand of one of the others, metres from its feet, if it has trackers.
+fn tracked(other: &Value) -> Option<[[f64; 3]; 3]> {
+    let place = |part: &Value| Some([part[0].as_f64()?, part[1].as_f64()?, part[2].as_f64()?]);
+    let parts = &other["tracked"];
+    Some([place(&parts[0])?, place(&parts[1])?, place(&parts[2])?])
+}
+
+fn distance(a: [f64; 3], b: [f64; 3]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt()
+}
+
 fn held(debug: &Value, item: &str) -> i64 {
     debug["inventory"][item].as_i64().unwrap_or(0)
 }
@@ -125,8 +136,8 @@ async fn a_player_in_chromium_walks_harvests_builds_and_survives_a_crash() {
     let folder = tempfile::tempdir().unwrap();
     let http = free_address();
     let shard = ShardProcess::start_at(&http, folder.path(), &[]).unwrap();
-    // They only walk: all that is built here is built by the page.
-    let bots = Bots::start(&shard, WALKERS, 41, Style::Walker);
+    // They only walk and talk with their hands: all that is built here is built by the page.
+    let bots = Bots::start(&shard, WALKERS, 41, Style::Gesturing);
     let page = Page(Browser::start().await);
 
     // Joins as a person does.
@@ -240,6 +251,26 @@ async fn a_player_in_chromium_walks_harvests_builds_and_survives_a_crash() {
         others.min_by(|a, b| (a.0 - x).hypot(a.1 - z).total_cmp(&(b.0 - x).hypot(b.1 - z)))
     };
     page.walk_to(7_000.0, nearest).await;
+    // The other's head and hands are seen, where a body has them, and the hands move.
+    let hands = |debug: &Value| {
+        let bodies = debug["others"].as_array()?.iter().filter_map(|other| Some((other["id"].clone(), tracked(other)?)));
+        Some(bodies.collect::<Vec<_>>()).filter(|bodies| !bodies.is_empty())
+    };
+    let first = page.see("somebody's head and hands", hands).await;
+    for (who, [head, hands @ ..]) in &first {
+        assert!((1.2..2.1).contains(&head[1]), "the head of {who} is at {head:?}");
+        assert!(hands.iter().all(|hand| distance(*hand, *head) < 1.6), "the hands of {who} are at {hands:?}");
+    }
+    page.see("a hand to move by two centimetres", |debug| {
+        let now = hands(debug)?;
+        let moved = |(who, body): &(Value, [[f64; 3]; 3])| {
+            first.iter().any(|(other, before)| other == who && distance(body[1], before[1]) > 0.02)
+        };
+        now.iter().any(moved).then_some(())
+    })
+    .await;
+    let bytes = |debug: &Value| debug["bytes"]["poses"].as_u64().filter(|bytes| *bytes > 0);
+    page.see("the bytes of poses to be counted", bytes).await;
     let picture = page.0.client.screenshot().await.unwrap();
     std::fs::create_dir_all(Path::new(SCREENSHOT).parent().unwrap()).unwrap();
     std::fs::write(SCREENSHOT, picture).unwrap();
@@ -247,6 +278,8 @@ async fn a_player_in_chromium_walks_harvests_builds_and_survives_a_crash() {
     page.walk_to(4_000.0, |_| Some(home)).await;
     let seen = page.debug().await;
     assert_eq!((&seen["frame_errors"], &seen["undecodable"]), (&json!(0), &json!(0)));
+    let (shown, damaged) = (seen["poses"]["shown"].as_u64().unwrap(), &seen["poses"]["damaged"]);
+    assert!(shown > 20 && damaged == 0, "{}", seen["poses"]);
     // It walks ahead of the server, and the server agrees.
     let count = |name: &str| seen["prediction"][name].as_u64().unwrap();
     let (compared, corrected) = (count("compared"), count("corrected"));
@@ -254,6 +287,8 @@ async fn a_player_in_chromium_walks_harvests_builds_and_survives_a_crash() {
     // The panel says how much of the budget for motion that takes.
     let motion = page.0.evaluate("document.getElementById('status-motion').textContent").await;
     assert!(motion.as_str().is_some_and(|text| text.contains(" kB/s · ") && text.ends_with(" %")), "{motion}");
+    let poses = page.0.evaluate("document.getElementById('status-poses').textContent").await;
+    assert!(poses.as_str().is_some_and(|text| text.ends_with(" kB/s")), "{poses}");
     let faults: Vec<_> =
         page.0.console().into_iter().filter(|(level, _)| level != "INFO" && level != "DEBUG").collect();
     assert_eq!(faults, Vec::new(), "the page complained");
