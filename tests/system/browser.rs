@@ -253,7 +253,8 @@ async fn a_player_in_chromium_walks_harvests_builds_and_survives_a_crash() {
     page.walk_to(7_000.0, nearest).await;
     // The other's head and hands are seen, where a body has them, and the hands move.
     let hands = |debug: &Value| {
-        let bodies = debug["others"].as_array()?.iter().filter_map(|other| Some((other["id"].clone(), tracked(other)?)));
+        let bodies =
+            debug["others"].as_array()?.iter().filter_map(|other| Some((other["id"].clone(), tracked(other)?)));
         Some(bodies.collect::<Vec<_>>()).filter(|bodies| !bodies.is_empty())
     };
     let first = page.see("somebody's head and hands", hands).await;

@@ -98,7 +98,10 @@ fn numbers(out: &mut String, model: &Model) -> Result<()> {
 }
 
 fn components(out: &mut String, model: &Model) -> Result<()> {
-    writeln!(out, "/** One component: `{{name, value}}`, or null when its tag is not known: then it is to be skipped. */")?;
+    writeln!(
+        out,
+        "/** One component: `{{name, value}}`, or null when its tag is not known: then it is to be skipped. */"
+    )?;
     writeln!(out, "export function decodeComponent(tag, bytes) {{\n  const r = new Reader(bytes);\n  switch (tag) {{")?;
     for component in &model.components {
         let Shape::Named(shape) = &component.shape else { bail!("{}: {:?}", component.name, component.shape) };
@@ -179,7 +182,11 @@ impl<'m> Scribe<'m> {
                             self.read_fields(&path, fields)?
                         }
                     };
-                    writeln!(body, "    case {number}:\n      return {};", object(&[kind], rest).replace('\n', "\n    "))?;
+                    writeln!(
+                        body,
+                        "    case {number}:\n      return {};",
+                        object(&[kind], rest).replace('\n', "\n    ")
+                    )?;
                 }
                 writeln!(body, "    default:\n      throw new Error(`holds an unknown {name} ${{variant}}`);\n  }}")?;
                 body
