@@ -318,7 +318,7 @@ export function readViewOperation(r) {
   }
 }
 
-/** A whole `ServerMessage`. */
+/** A whole message `ServerMessage`. */
 export function decodeServerMessage(bytes) {
   const r = new Reader(bytes);
   return r.finish(readServerMessage(r));
@@ -345,7 +345,7 @@ export function decodeComponent(tag, bytes) {
   }
 }
 
-function writeAcks(w, v) {
+export function writeAcks(w, v) {
   w.u16(v.newest);
   w.u32(v.before);
 }
@@ -442,26 +442,26 @@ function writeMoveInput(w, v) {
   w.bool(v.sprint);
 }
 
-/** The bytes of a `ClientMessage`. */
+/** The bytes of the message `ClientMessage`. */
 export function encodeClientMessage(v) {
   const w = new Writer();
   writeClientMessage(w, v);
   return w.finish();
 }
 
-/** The bytes of a `ClientDatagram`. */
+/** The bytes of the message `ClientDatagram`. */
 export function encodeClientDatagram(v) {
   const w = new Writer();
   writeClientDatagram(w, v);
   return w.finish();
 }
 
-/** The bits of a `OwnPose`; `r` is a `BitReader`. */
+/** The bits of `OwnPose`; `r` is a `BitReader`. */
 export function readOwnPose(r) {
   return { x: r.signed(32), z: r.signed(32), yaw: r.read(16), y: r.flag() ? null : r.signed(32) };
 }
 
-/** The bits of a `MotionHead`; `r` is a `BitReader`. */
+/** The bits of `MotionHead`; `r` is a `BitReader`. */
 export function readMotionHead(r) {
   return {
     number: r.read(16),
@@ -471,14 +471,16 @@ export function readMotionHead(r) {
   };
 }
 
-/** The bits of a `Motion`; `r` is a `BitReader`. */
+/** The bits of `Motion`; `r` is a `BitReader`. */
 export function readMotion(r) {
   return { x: r.signed(29), z: r.signed(29), yaw: r.read(8), y: r.flag() ? null : r.signed(20) };
 }
 
-/** The bits of a `Step`; `r` is a `BitReader`. */
+const STEP_WIDTHS = [0, 5, 8, 12];
+
+/** The bits of `Step`; `r` is a `BitReader`. */
 export function readStep(r) {
-  const width = [0, 5, 8, 12][r.read(2)];
+  const width = STEP_WIDTHS[r.read(2)];
   return {
     dx: width === 0 ? 0 : r.signed(width),
     dz: width === 0 ? 0 : r.signed(width),
