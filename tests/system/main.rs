@@ -12,4 +12,5 @@ mod startup;
 mod supervisor_disk;
 mod supervisor_godot;
 mod supervisor_page;
+mod supervisor_upgrade;
 mod tidy;
