@@ -61,8 +61,11 @@ async fn a_killed_shard_is_seen_restarting_and_running_again_without_a_reload() 
     assert!(shown.as_str().unwrap().contains(&second.to_string()), "{shown}");
     let happened = page.evaluate("document.querySelector('[data-testid=happened]').innerText").await;
     assert!(happened.as_str().unwrap().contains("SIGKILL"), "{happened}");
-    let lines = page.evaluate("document.querySelector('[data-testid=log]').innerText").await;
-    assert!(lines.as_str().unwrap().contains("world loaded"), "{lines}");
+    let log = "document.querySelector('[data-testid=log]').innerText";
+    eventually("the log of the second run", PATIENCE, async || {
+        page.evaluate(log).await.as_str()?.contains("world loaded").then_some(())
+    })
+    .await;
 
     let store = page.evaluate("document.querySelector('[data-testid=store]').innerText").await;
     assert!(store.as_str().unwrap().contains("answers") && store.as_str().unwrap().contains("commit p99"), "{store}");

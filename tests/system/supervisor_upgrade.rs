@@ -68,7 +68,7 @@ async fn players_come_back_by_themselves_after_an_upgrade_and_after_a_crash() {
         assert_eq!(after[what], before[what], "{what}");
     }
     let accounts: Vec<Account> = bots.stop().into_iter().map(|life| life.bot.account).collect();
-    assert!(accounts.iter().all(|account| account.done > 0), "{accounts:?}");
+    assert!(accounts.iter().map(|account| account.done).sum::<u64>() > 0, "{accounts:?}");
 
     let bots = play(accounts.into_iter().map(Some).collect());
     done(20).await;
