@@ -14,7 +14,7 @@
 //! - [`trust`]: signed metadata: what the studio has signed, newest first.
 //! - `upload`: a studio's side of the service.
 //! - `whole`: small files that are there whole or not at all.
-//! - [`offers`]: where the catalogue comes from; `files`: files replaced as a whole.
+//! - [`offers`]: where the catalogue comes from.
 //! - [`manifest`], `pack`, `delta`: the native formats; [`publish`]: from a build to a repository.
 //! - `daemon`: jobs in the background.
 //! - [`install`]: the installation that follows a channel.
@@ -32,7 +32,6 @@ mod delta;
 mod digest;
 pub mod error;
 pub mod fetch;
-mod files;
 pub mod install;
 pub mod log;
 pub mod manifest;

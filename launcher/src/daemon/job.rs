@@ -7,6 +7,7 @@ use crate::install::{self, Follow, Installation, Links, Look, Progress};
 use crate::offers::{Offers, Unsigned};
 use crate::settings::trust_folder;
 use crate::trust::Signed;
+use crate::whole;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -106,7 +107,7 @@ impl Jobs {
     fn save(&self, inner: &Inner) -> Result<(), TaskError> {
         let text = serde_json::to_vec_pretty(&inner.jobs).expect("jobs are JSON");
         self.changed.notify_all();
-        crate::files::replace(&self.file, &text).map_err(|source| TaskError::unwritable(&self.file, source))
+        whole::write(&self.file, &text, whole::PRIVATE)
     }
 
     pub fn list(&self) -> Vec<Job> {

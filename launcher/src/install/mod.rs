@@ -26,6 +26,7 @@ use crate::manifest::{MANIFEST_SIZE_MAX, Manifest};
 use crate::offers::Offers;
 use crate::pack::decompress_after;
 use crate::release::{Blob, Catalogue, Release};
+use crate::whole;
 use beneath::Folder;
 use build::{Builder, Delta, Source};
 use download::cost;
@@ -346,7 +347,7 @@ fn fetch_delta(
     drop(old_bytes);
     let manifest = decode(&bytes, &release.manifest)?;
     let Ok(runs) = decode_list(list, &fixed, size, old, &manifest) else { return Ok(None) };
-    crate::files::replace(&cache, &head).map_err(|source| TaskError::unwritable(&cache, source))?;
+    whole::write(&cache, &head, whole::PUBLIC)?;
     Ok(Some((Delta { path, runs }, bytes)))
 }
 
