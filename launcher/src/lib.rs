@@ -6,7 +6,7 @@
 //! - `portal`: the game client, launched and kept.
 //! - `caibx`: casync's chunk index, `castr`: its store, `catar`: its archive; read, checked, written. `chunker` cuts, `digest` names chunks.
 //! - [`chunk_server`]: store and indexes over HTTP.
-//! - [`release`]: what a repository offers: releases and channels.
+//! - [`release`]: what a repository offers: releases and channels; `catalogue`: what they may hold.
 //! - [`fetch`]: where a repository's files come from.
 //! - [`settings`]: profiles: which build, from where, to where; how the launcher behaves.
 //! - [`log`]: the launcher's own log.
@@ -23,6 +23,7 @@
 pub mod auth;
 mod caibx;
 mod castr;
+mod catalogue;
 mod catar;
 pub mod chunk_server;
 mod chunker;

@@ -1,6 +1,7 @@
 //! A studio's side of the update service: brings a signed repository up, resumably.
 
 use crate::auth;
+use crate::catalogue;
 use crate::error::{Exit, TaskError, shown};
 use crate::manifest::codec::hex;
 use crate::manifest::{MANIFEST_SIZE_MAX, Manifest};
@@ -190,13 +191,12 @@ fn named(repository: &Path) -> Result<(BTreeMap<String, u64>, BTreeMap<String, S
     for entry in entries {
         let name =
             entry.map_err(|error| TaskError::unreadable(&folder, error))?.file_name().to_string_lossy().into_owned();
-        let Some(client_id) = name.strip_suffix(".json").filter(|of| trust::catalogue::is_label(of, 64)) else {
+        let Some(client_id) = name.strip_suffix(".json").filter(|of| catalogue::is_client_id(of)) else {
             continue;
         };
-        let bytes = needed(&folder.join(&name), trust::CATALOGUE_BYTES_MAX)?;
+        let bytes = needed(&folder.join(&name), catalogue::BYTES_MAX)?;
         let damaged = |why: String| TaskError::new(Exit::Damaged, format!("{}: {why}", shown(&folder.join(&name))));
-        let catalogue: Catalogue = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
-        trust::catalogue::check(&catalogue).map_err(damaged)?;
+        let catalogue = catalogue::parse(&bytes).map_err(damaged)?;
         files.insert(format!("catalogue/{}.{client_id}.json", trust::sha256(&bytes)), STANDARD.encode(&bytes));
         for release in &catalogue.releases {
             let path = format!("manifests/{}", release.manifest.blake3);

@@ -3,6 +3,7 @@
 use super::keys::{Days, KeyFolder, say_signed};
 use super::output::{say, table};
 use super::{Bar, bytes};
+use crate::catalogue;
 use crate::error::{Exit, TaskError, shown};
 use crate::fetch::{self, Limits};
 use crate::install::{self, Follow, Installation, Links, Progress};
@@ -100,16 +101,16 @@ fn change(
     client_id: &str,
     edit: impl FnOnce(&mut Catalogue) -> Result<(), TaskError>,
 ) -> Result<(), TaskError> {
-    if !trust::catalogue::is_label(client_id, 64) {
+    if !catalogue::is_client_id(client_id) {
         return Err(TaskError::new(Exit::Usage, format!("{client_id:?} is no build: 1 to 64 of a-z, 0-9 and -")));
     }
     let file = repository.join("catalogue").join(format!("{client_id}.json"));
-    let read = whole::read(&file, trust::CATALOGUE_BYTES_MAX)?;
+    let read = whole::read(&file, catalogue::BYTES_MAX)?;
     let read = read.ok_or_else(|| TaskError::new(Exit::NotFound, format!("{}: no such build here", shown(&file))))?;
     let damaged = |why: String| TaskError::new(Exit::Damaged, format!("{}: {why}", shown(&file)));
-    let mut catalogue: Catalogue = serde_json::from_slice(&read).map_err(|error| damaged(error.to_string()))?;
+    let mut catalogue = catalogue::parse(&read).map_err(damaged)?;
     edit(&mut catalogue)?;
-    trust::catalogue::check(&catalogue).map_err(|why| TaskError::new(Exit::Usage, why))?;
+    catalogue::check(&catalogue).map_err(|why| TaskError::new(Exit::Usage, why))?;
     let text = serde_json::to_vec_pretty(&catalogue).map_err(|error| damaged(error.to_string()))?;
     whole::write(&file, &text, whole::PUBLIC)
 }

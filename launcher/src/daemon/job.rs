@@ -261,7 +261,7 @@ fn only_client(folder: &Path) -> Result<String, TaskError> {
     let mut names = vec![];
     for item in std::fs::read_dir(folder.join("catalogue")).map_err(unreadable)? {
         let name = item.map_err(unreadable)?.file_name().to_string_lossy().into_owned();
-        names.extend(name.strip_suffix(".json").filter(|name| crate::offers::is_client_id(name)).map(str::to_owned));
+        names.extend(name.strip_suffix(".json").filter(|name| crate::catalogue::is_client_id(name)).map(str::to_owned));
     }
     match names.as_slice() {
         [name] => Ok(name.clone()),

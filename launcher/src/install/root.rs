@@ -237,7 +237,7 @@ fn nothing() -> io::Result<Folder> {
 /// What may be a name under `versions/`.
 fn is_dir_name(dir: &str) -> bool {
     let (version, number) = dir.split_once('~').unwrap_or((dir, "2"));
-    crate::offers::is_version(version) && number.parse::<u32>().is_ok()
+    crate::catalogue::is_version(version) && number.parse::<u32>().is_ok()
 }
 
 fn read_notes(root: &Folder) -> Option<Notes> {

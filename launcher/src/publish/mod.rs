@@ -8,11 +8,11 @@ mod scan;
 #[cfg(test)]
 mod tests;
 
+use crate::catalogue::{is_channel, is_client_id, is_version};
 use crate::delta::build::{BuildError, build, find_runs};
 use crate::delta::run_size;
 use crate::error::{Exit, TaskError, shown};
 use crate::manifest::{Chunk, ChunkSizes, Entry, Id, Kind, MANIFEST_SIZE_MAX, Manifest, Pack};
-use crate::offers::{is_channel, is_client_id, is_version};
 use crate::pack::{self, digest};
 use crate::release::{Catalogue, Channel, Delta, Release};
 use rayon::prelude::*;

@@ -15,6 +15,7 @@ mod records;
 mod uploads;
 
 use crate::auth::{Allowed, Denial, Verifier, VerifierConfig};
+use crate::catalogue;
 use crate::chunk_server::{self, ChunkServer};
 use crate::error::{Exit, TaskError, one_line, shown};
 use crate::trust::{self, KeyRing, Passphrase};
@@ -384,7 +385,7 @@ async fn builds(State(service): State<Arc<Service>>) -> Result<Response, Problem
 }
 
 async fn build(State(service): State<Arc<Service>>, Path(client_id): Path<String>) -> Result<Response, Problem> {
-    if !trust::catalogue::is_label(&client_id, 64) {
+    if !catalogue::is_client_id(&client_id) {
         return Err(Problem::not_found("no such build"));
     }
     Ok(fresh(&blocking(move || describe(&service, &client_id)).await?))

@@ -5,10 +5,9 @@
 
 use super::keys::KeyRing;
 use super::metadata::{Envelope, Hashes, Head, Listed, Listing, Role, RoleKeys, Root, Target, Targets};
-use super::{
-    CATALOGUE_BYTES_MAX, METADATA, ROOT_BYTES_MAX, SNAPSHOT_BYTES_MAX, TARGETS_BYTES_MAX, TIMESTAMP_BYTES_MAX,
-};
+use super::{METADATA, ROOT_BYTES_MAX, SNAPSHOT_BYTES_MAX, TARGETS_BYTES_MAX, TIMESTAMP_BYTES_MAX};
 use super::{catalogue, time};
+use crate::catalogue;
 use crate::error::{Exit, TaskError, shown};
 use crate::release::Catalogue;
 use crate::whole;
@@ -158,8 +157,7 @@ pub fn sign_targets(repository: &Path, ring: &KeyRing, lifetimes: Lifetimes, now
     for (client_id, bytes) in catalogues(&folder)? {
         let file = folder.join(format!("{client_id}.json"));
         let broken = |why: String| TaskError::new(Exit::Damaged, format!("{}: {why}", shown(&file)));
-        let found: Catalogue = serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
-        catalogue::check(&found).map_err(broken)?;
+        catalogue::parse(&bytes).map_err(broken)?;
         let hashes = Hashes::of(&bytes);
         whole::write(&folder.join(format!("{}.{client_id}.json", hashes.sha256)), &bytes, whole::PUBLIC)?;
         let target = Target { length: bytes.len() as u64, hashes };
@@ -226,8 +224,8 @@ fn catalogues(folder: &Path) -> Result<Vec<(String, Vec<u8>)>, TaskError> {
         let entry = entry.map_err(|error| TaskError::unreadable(folder, error))?;
         let name = entry.file_name().to_string_lossy().into_owned();
         // `HASH.BUILD.json` has a dot more than a build's name may have.
-        if let Some(client_id) = name.strip_suffix(".json").filter(|client_id| catalogue::is_label(client_id, 64))
-            && let Some(bytes) = whole::read(&entry.path(), CATALOGUE_BYTES_MAX)?
+        if let Some(client_id) = name.strip_suffix(".json").filter(|client_id| catalogue::is_client_id(client_id))
+            && let Some(bytes) = whole::read(&entry.path(), catalogue::BYTES_MAX)?
         {
             found.push((client_id.to_owned(), bytes));
         }
