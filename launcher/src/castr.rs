@@ -10,7 +10,8 @@ pub mod http;
 mod tests;
 
 use crate::caibx::CHUNK_SIZE_MAX;
-use crate::digest::{Digest, Id, hex, parse_hex};
+use crate::digest::{Digest, Id};
+use crate::hex::{hex, unhex};
 use http::HttpStore;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -220,7 +221,7 @@ impl LocalStore {
                 let Some(name) = name.to_str() else { continue };
                 if name.starts_with(TEMPORARY) {
                     each(&file.path(), Entry::Temporary)?;
-                } else if let Some(id) = name.strip_suffix(SUFFIX).and_then(parse_hex)
+                } else if let Some(id) = name.strip_suffix(SUFFIX).and_then(unhex)
                     && name.starts_with(prefix)
                 {
                     each(&file.path(), Entry::Chunk(id))?;

@@ -1,5 +1,6 @@
 //! What a catalogue may hold: checked whether it is signed or not, since a studio, too, can err.
 
+use crate::hex::unhex;
 use crate::manifest::MANIFEST_SIZE_MAX;
 use crate::release::{Blob, Catalogue};
 use std::collections::BTreeSet;
@@ -37,7 +38,7 @@ fn is_label(name: &str, longest: usize) -> bool {
 
 /// True for the name of a file that is named by its content: 64 lower-case hexadecimal digits.
 pub fn is_hash(name: &str) -> bool {
-    name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+    unhex::<32>(name).is_some()
 }
 
 /// Reads one, and checks every name, digest, size and count in it. `Err` says what is wrong, for people.

@@ -13,6 +13,7 @@
 //! - [`serve`]: the update service.
 //! - [`trust`]: signed metadata: what the studio has signed, newest first.
 //! - `upload`: a studio's side of the service.
+//! - `hex`: bytes as hexadecimal digits.
 //! - `whole`: small files that are there whole or not at all.
 //! - [`offers`]: where the catalogue comes from.
 //! - [`manifest`], `pack`, `delta`: the native formats; [`publish`]: from a build to a repository.
@@ -33,6 +34,7 @@ mod delta;
 mod digest;
 pub mod error;
 pub mod fetch;
+mod hex;
 pub mod install;
 pub mod log;
 pub mod manifest;

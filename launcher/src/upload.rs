@@ -3,7 +3,7 @@
 use crate::auth;
 use crate::catalogue;
 use crate::error::{Exit, TaskError, shown};
-use crate::manifest::codec::hex;
+use crate::hex::hex;
 use crate::manifest::{MANIFEST_SIZE_MAX, Manifest};
 use crate::release::Catalogue;
 use crate::trust;

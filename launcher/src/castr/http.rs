@@ -3,7 +3,8 @@
 
 use super::{StoreError, packed_max};
 use crate::caibx::CHUNK_SIZE_MAX;
-use crate::digest::{Id, hex};
+use crate::digest::Id;
+use crate::hex::hex;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::time::Duration;

@@ -38,11 +38,8 @@ pub(crate) fn serve() -> Result<(), TaskError> {
         move |source: std::io::Error| TaskError::because(Exit::Failed, what, source)
     };
     let token: [u8; 32] = rand::rng().random();
-    let shared = Arc::new(Shared {
-        jobs: Jobs::load(&folder),
-        token: crate::manifest::codec::hex(&token),
-        stop: watch::Sender::new(false),
-    });
+    let shared =
+        Arc::new(Shared { jobs: Jobs::load(&folder), token: crate::hex::hex(&token), stop: watch::Sender::new(false) });
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

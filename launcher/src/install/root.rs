@@ -16,7 +16,7 @@
 use super::beneath::Folder;
 use super::machine::State;
 use crate::error::{Exit, TaskError, shown};
-use crate::manifest::codec::hex;
+use crate::hex::hex;
 use crate::manifest::{Id, MANIFEST_SIZE_MAX, Manifest};
 use crate::release::Blob;
 use crate::whole;

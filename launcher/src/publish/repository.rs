@@ -2,7 +2,7 @@
 
 use crate::delta::build::Bytes;
 use crate::error::{Exit, TaskError, shown};
-use crate::manifest::codec::hex;
+use crate::hex::hex;
 use crate::manifest::{Id, Kind, MANIFEST_SIZE_MAX, Manifest, Place};
 use crate::offers::{self, Offers};
 use crate::pack::Unpacker;

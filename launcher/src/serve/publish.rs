@@ -8,7 +8,7 @@ use crate::auth::Allowed;
 use crate::catalogue;
 use crate::error::TaskError;
 use crate::fetch::{Fetch, FetchError};
-use crate::manifest::codec::hex;
+use crate::hex::hex;
 use crate::manifest::{MANIFEST_SIZE_MAX, Manifest, Pack};
 use crate::release::{Blob, Catalogue};
 use crate::trust::{self, Lifetimes, METADATA};
@@ -180,9 +180,7 @@ pub fn published(service: &Service, client_id: &str) -> Result<Option<Catalogue>
     let file = service.repository.join("catalogue").join(format!("{client_id}.json"));
     let bytes = whole::read(&file, catalogue::BYTES_MAX)?;
     bytes
-        .map(|bytes| {
-            catalogue::parse(&bytes).map_err(|why| Problem::internal("a catalogue is damaged", why))
-        })
+        .map(|bytes| catalogue::parse(&bytes).map_err(|why| Problem::internal("a catalogue is damaged", why)))
         .transpose()
 }
 
