@@ -13,6 +13,7 @@
 //! - [`serve`]: the update service.
 //! - [`trust`]: signed metadata: what the studio has signed, newest first.
 //! - `upload`: a studio's side of the service.
+//! - `output`: how commands say what they found; `bar`: how far they are.
 //! - `hex`: bytes as hexadecimal digits.
 //! - `whole`: small files that are there whole or not at all.
 //! - [`offers`]: where the catalogue comes from.
@@ -22,6 +23,7 @@
 //! - [`error`]: failures and their exit codes.
 
 pub mod auth;
+mod bar;
 mod caibx;
 mod castr;
 mod catalogue;
@@ -39,6 +41,7 @@ pub mod install;
 pub mod log;
 pub mod manifest;
 pub mod offers;
+mod output;
 mod pack;
 mod portal;
 pub mod publish;

@@ -1,8 +1,8 @@
 //! `vsekai auth …`
 
-use super::output::say;
 use crate::auth::{self, Login, Provider};
 use crate::error::{EXIT_CODES, Exit, TaskError};
+use crate::output::say;
 use crate::settings::{self, Settings};
 use crate::trust::time;
 use clap::{Args, Subcommand};

@@ -1,8 +1,8 @@
 //! `vsekai profile …`: which builds are followed, from where, to where.
 
-use super::output::{say, table};
 use crate::error::{EXIT_CODES, Exit, TaskError};
 use crate::fetch::{self, Limits};
+use crate::output::{say, table};
 use crate::settings::{self, Profile, Purpose, Settings};
 use crate::trust::{self, Pin};
 use crate::whole;

@@ -1,13 +1,13 @@
 //! `vsekai version sign|channel|upload|list|download|delete`.
 
 use super::keys::{Days, KeyFolder, say_signed};
-use super::output::{say, table};
-use super::{Bar, bytes};
 use crate::catalogue;
 use crate::error::{Exit, TaskError, shown};
 use crate::fetch::{self, Limits};
 use crate::install::{self, Follow, Installation, Links, Progress};
 use crate::offers::Offers;
+use crate::output::bytes;
+use crate::output::{say, table};
 use crate::publish::{Job, publish};
 use crate::release::{Catalogue, Channel};
 use crate::settings::{self, Profile, Purpose, Settings, trust_folder};
@@ -313,7 +313,7 @@ impl Download {
         };
         let fetch = fetch::open(&profile.repository, Limits::default())?;
         let progress = Arc::new(Progress::default());
-        let _bar = Bar::show(progress.clone());
+        let _bar = super::watch(progress.clone());
         let outcome = install::update(
             &Installation::open(&folder)?,
             &Follow {
