@@ -14,6 +14,7 @@
 //! - [`trust`]: signed metadata: what the studio has signed, newest first.
 //! - `upload`: a studio's side of the service.
 //! - `output`: how commands say what they found; `bar`: how far they are.
+//! - `read`: reading, whatever signals come.
 //! - `hex`: bytes as hexadecimal digits.
 //! - `whole`: small files that are there whole or not at all.
 //! - [`offers`]: where the catalogue comes from.
@@ -45,6 +46,7 @@ mod output;
 mod pack;
 mod portal;
 pub mod publish;
+mod read;
 pub mod release;
 pub mod serve;
 pub mod settings;

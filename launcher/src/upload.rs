@@ -5,7 +5,6 @@ use crate::catalogue;
 use crate::error::{Exit, TaskError, shown};
 use crate::hex::hex;
 use crate::manifest::{MANIFEST_SIZE_MAX, Manifest};
-use crate::release::Catalogue;
 use crate::trust;
 use crate::whole;
 use base64::Engine as _;

@@ -69,7 +69,7 @@ impl Start {
             client_id: self.client_id.or(profile.as_ref().map(|profile| profile.client_id.clone())),
             channel: self.channel.or(profile.map(|profile| profile.channel)).unwrap_or_else(|| "stable".into()),
             unsigned: self.unsigned,
-            limit_rate: super::system::limits(self.limit_rate)?.bytes_per_second,
+            limit_rate: self.limit_rate,
             keep: self.keep,
         };
         let client = Client::start()?;

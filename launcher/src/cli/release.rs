@@ -3,7 +3,7 @@
 use super::keys::{Days, KeyFolder, say_signed};
 use crate::catalogue;
 use crate::error::{Exit, TaskError, shown};
-use crate::fetch::{self, Limits};
+use crate::fetch;
 use crate::install::{self, Follow, Installation, Links, Progress};
 use crate::offers::Offers;
 use crate::output::bytes;
@@ -258,7 +258,7 @@ pub struct Followed {
 impl Followed {
     fn open(&self) -> Result<(Profile, trust::Signed), TaskError> {
         let profile = settings::profile(self.profile.as_deref())?;
-        let fetch = fetch::open(&profile.repository, Limits::default())?;
+        let fetch = fetch::open(&profile.repository, Settings::load()?.limits(None))?;
         let signed = trust::Signed {
             fetch,
             state: trust_folder(&profile.repository, &profile.client_id)?,
@@ -311,7 +311,7 @@ impl Download {
             Some(destination) => destination,
             None => settings::folder(Purpose::Data)?.join("downloads").join(&profile.client_id).join(&self.version),
         };
-        let fetch = fetch::open(&profile.repository, Limits::default())?;
+        let fetch = fetch::open(&profile.repository, Settings::load()?.limits(None))?;
         let progress = Arc::new(Progress::default());
         let _bar = super::watch(progress.clone());
         let outcome = install::update(

@@ -1,7 +1,7 @@
 //! `vsekai system …`: the installation in the foreground.
 
 use crate::error::{EXIT_CODES, Exit, TaskError};
-use crate::fetch::{self, Limits};
+use crate::fetch;
 use crate::install::{self, Follow, Installation, Links, Outcome, Progress, Verdict};
 use crate::output::{bytes, say};
 use crate::settings::{self, Profile, Settings};
@@ -150,13 +150,6 @@ fn absolute(folder: &str) -> Result<String, TaskError> {
         .map_err(|_| TaskError::new(Exit::Usage, format!("{folder}: its whole name is not Unicode")))
 }
 
-/// The limits of downloads: a flag's, else the settings'.
-pub(super) fn limits(limit_rate: Option<u64>) -> Result<Limits, TaskError> {
-    let kib = Settings::load()?.bandwidth_limit;
-    let bytes_per_second = limit_rate.or((kib > 0).then(|| kib.saturating_mul(1_024)));
-    Ok(Limits { bytes_per_second, ..Limits::default() })
-}
-
 impl System {
     /// Does the task.
     pub fn run(self, json: bool) -> Result<(), TaskError> {
@@ -215,7 +208,7 @@ fn with(
 ) -> Result<(), TaskError> {
     let profile = origin.profile()?;
     let offers = crate::daemon::offers(&profile.repository, &profile.client_id, origin.unsigned)?;
-    let fetch = fetch::open(&profile.repository, limits(how.and_then(|how| how.limit_rate))?)?;
+    let fetch = fetch::open(&profile.repository, Settings::load()?.limits(how.and_then(|how| how.limit_rate)))?;
     let progress = Arc::new(Progress::default());
     let _bar = super::watch(progress.clone());
     let follow = Follow {

@@ -2,10 +2,10 @@
 
 use super::mirror::mirror;
 use crate::error::{Exit, TaskError, one_line, shown};
-use crate::fetch::{self, Limits};
+use crate::fetch;
 use crate::install::{self, Follow, Installation, Links, Look, Progress};
 use crate::offers::{Offers, Unsigned};
-use crate::settings::trust_folder;
+use crate::settings::{Settings, trust_folder};
 use crate::trust::Signed;
 use crate::whole;
 use serde::{Deserialize, Serialize};
@@ -287,7 +287,7 @@ fn do_order(order: &Order, progress: &Progress) -> Result<Option<String>, TaskEr
         None => only_client(folder)?,
     };
     let offers = offers(&order.source, &client_id, order.unsigned)?;
-    let fetch = fetch::open(&order.source, Limits { bytes_per_second: order.limit_rate, ..Limits::default() })?;
+    let fetch = fetch::open(&order.source, Settings::load()?.limits(order.limit_rate))?;
     let installation = Installation::open(&order.destination)?;
     let follow = Follow {
         offers: &*offers,
@@ -305,7 +305,7 @@ fn do_order(order: &Order, progress: &Progress) -> Result<Option<String>, TaskEr
 /// The catalogue's source for an address.
 pub(crate) fn offers(repository: &str, client_id: &str, unsigned: bool) -> Result<Box<dyn Offers>, TaskError> {
     if !unsigned {
-        let fetch = fetch::open(repository, Limits::default())?;
+        let fetch = fetch::open(repository, Settings::load()?.limits(None))?;
         let state = trust_folder(repository, client_id)?;
         return Ok(Box::new(Signed { fetch, state, client_id: client_id.into() }));
     }

@@ -5,7 +5,7 @@
 
 use super::metadata::{Envelope, Hashes, Head, Listing, Role, Root, Targets, check_expiry};
 use super::refusal::{Attack, Refusal};
-use super::{METADATA, ROOT_BYTES_MAX, SNAPSHOT_BYTES_MAX, TARGETS_BYTES_MAX, TIMESTAMP_BYTES_MAX, catalogue, time};
+use super::{METADATA, ROOT_BYTES_MAX, SNAPSHOT_BYTES_MAX, TARGETS_BYTES_MAX, TIMESTAMP_BYTES_MAX, time};
 use crate::catalogue;
 use crate::error::{Exit, TaskError, shown};
 use crate::fetch::{Fetch, FetchError};
@@ -313,7 +313,7 @@ impl Refresh<'_> {
             return Err(TaskError::new(Exit::NotFound, format!("{path}: the studio has signed no build of this name")));
         };
         if target.length > catalogue::BYTES_MAX {
-            let why = format!("{} bytes; at most {catalogue::BYTES_MAX}", target.length);
+            let why = format!("{} bytes; at most {}", target.length, catalogue::BYTES_MAX);
             return Err(Refusal::new(&path, Attack::EndlessData, why).into());
         }
         if !catalogue::is_hash(&target.hashes.sha256) {

@@ -5,11 +5,10 @@
 
 use super::keys::KeyRing;
 use super::metadata::{Envelope, Hashes, Head, Listed, Listing, Role, RoleKeys, Root, Target, Targets};
+use super::time;
 use super::{METADATA, ROOT_BYTES_MAX, SNAPSHOT_BYTES_MAX, TARGETS_BYTES_MAX, TIMESTAMP_BYTES_MAX};
-use super::{catalogue, time};
 use crate::catalogue;
 use crate::error::{Exit, TaskError, shown};
-use crate::release::Catalogue;
 use crate::whole;
 use serde::Serialize;
 use std::collections::BTreeMap;

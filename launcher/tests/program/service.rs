@@ -49,26 +49,19 @@ fn begin(service: &Served, token: &str, path: &str, size: usize) -> (u16, serde_
     (status, json(&body))
 }
 
+/// Packs the build as a version.
+fn pack(home: &Home, version: &str, more: &[&str]) {
+    let pack = ["version", "pack", "--source", "build", "--repository", "studio", "--client_id", "game", "--version"];
+    home.succeeds(&[&pack[..], &[version], more].concat());
+}
+
 /// A studio with version 1.0 packed and signed.
 fn studio(home: &Home) {
     let build = home.folder().join("build");
     fs::create_dir_all(&build).unwrap();
     fs::write(build.join("game"), "one").unwrap();
     home.succeeds(&["keys", "generate", "--keys", "keys", "--repository", "studio"]);
-    home.succeeds(&[
-        "version",
-        "pack",
-        "--source",
-        "build",
-        "--repository",
-        "studio",
-        "--client_id",
-        "game",
-        "--version",
-        "1.0",
-        "--channel",
-        "stable",
-    ]);
+    pack(home, "1.0", &["--channel", "stable"]);
     home.succeeds(&["version", "sign", "--repository", "studio", "--keys", "keys"]);
 }
 
@@ -186,18 +179,7 @@ fn only_what_the_pinned_keys_signed_and_the_user_may_change_is_published() {
     let text = fs::read_to_string(&catalogue).unwrap();
     let manifest = json(text.as_bytes())["releases"][0]["manifest"]["blake3"].as_str().unwrap().to_owned();
     fs::write(home.folder().join("build/game"), "two").unwrap();
-    home.succeeds(&[
-        "version",
-        "pack",
-        "--source",
-        "build",
-        "--repository",
-        "studio",
-        "--client_id",
-        "game",
-        "--version",
-        "2.0",
-    ]);
+    pack(&home, "2.0", &[]);
     let second = json(&fs::read(&catalogue).unwrap())["releases"][1]["manifest"].clone();
     let mut changed = json(text.as_bytes());
     changed["releases"][0]["manifest"] = second;

@@ -47,6 +47,7 @@ fn partial(from: usize, sent: usize) -> Vec<u8> {
 
 fn http(address: SocketAddr) -> Http {
     let limits = Limits {
+        connections: 4,
         tries: 3,
         backoff: Duration::from_millis(1),
         patience: Duration::from_secs(5),
