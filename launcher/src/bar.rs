@@ -86,11 +86,6 @@ impl Counter {
     pub fn add(&self, bytes: u64) {
         self.done.fetch_add(bytes, Ordering::Relaxed);
     }
-
-    /// So many are done in all.
-    pub fn reach(&self, bytes: u64) {
-        self.done.store(bytes, Ordering::Relaxed);
-    }
 }
 
 #[cfg(test)]

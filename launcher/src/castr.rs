@@ -11,6 +11,7 @@ mod tests;
 
 use crate::caibx::CHUNK_SIZE_MAX;
 use crate::digest::{Digest, Id};
+use crate::error::TaskError;
 use crate::hex::{hex, unhex};
 use http::HttpStore;
 use std::fs::{self, File};
@@ -59,12 +60,12 @@ pub enum Store {
 
 impl Store {
     /// `http://…` and `https://…` are servers, anything else a folder.
-    pub fn at(location: &str, authorization: Option<&str>) -> Self {
-        if http::is_url(location) {
-            Self::Http(HttpStore::new(location, authorization))
+    pub fn at(location: &str, authorization: Option<&str>) -> Result<Self, TaskError> {
+        Ok(if http::is_url(location) {
+            Self::Http(HttpStore::new(location, authorization)?)
         } else {
             Self::Local(LocalStore::new(Path::new(location)))
-        }
+        })
     }
 
     /// Reads the chunk as it is packed into `packed`, which is emptied first; refuses more than `max` bytes.

@@ -15,6 +15,7 @@
 //! - `upload`: a studio's side of the service.
 //! - `output`: how commands say what they found; `bar`: how far they are.
 //! - `read`: reading, whatever signals come.
+//! - `tls`: how servers are known by https.
 //! - `hex`: bytes as hexadecimal digits.
 //! - `whole`: small files that are there whole or not at all.
 //! - [`offers`]: where the catalogue comes from.
@@ -51,6 +52,7 @@ pub mod release;
 pub mod serve;
 pub mod settings;
 mod sync;
+mod tls;
 pub mod trust;
 mod upload;
 mod whole;

@@ -5,6 +5,7 @@
 
 mod keys;
 
+use crate::auth::Keep;
 use crate::error::{Exit, TaskError, shown};
 use crate::fetch::Limits;
 use crate::whole;
@@ -69,6 +70,8 @@ pub struct Settings {
     pub bandwidth_limit: u64,
     /// Requests at a time: 1 to 64.
     pub connections: u64,
+    /// Where the login's tokens are kept.
+    pub token_store: Keep,
     /// The least severe entry that goes into the launcher's log: `error`, `warn`, `info`, `debug` or `trace`.
     pub log_level: String,
     /// Size of a log file at which the next one is begun, MiB: 1 to 1,024. Five are kept.
@@ -76,6 +79,12 @@ pub struct Settings {
     /// Address of the update service, for `vsekai version`; none stands for the profile's repository.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
+    /// A file with the certificates (PEM) of the only authorities that https believes; none stands for those that browsers believe.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<String>,
+    /// A file with the certificate and private key (PEM) that this machine shows to servers that ask for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<String>,
     /// How to log in.
     pub auth: Login,
     /// By name: 1 to 64 of `[A-Za-z0-9_-]`.
@@ -88,9 +97,12 @@ impl Default for Settings {
             profile: "default".into(),
             bandwidth_limit: 0,
             connections: Limits::default().connections as u64,
+            token_store: Keep::Auto,
             log_level: "info".into(),
             log_size: 8,
             service: None,
+            ca_file: None,
+            client_certificate: None,
             auth: Login::default(),
             profiles: BTreeMap::new(),
         }

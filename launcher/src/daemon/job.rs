@@ -93,7 +93,9 @@ impl Jobs {
             std::fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
         for job in &mut jobs {
             job.progress = None;
-            if job.status == Status::Running {
+            // At a machine's start the network may come later than the daemon before this one.
+            let without_network = job.status == Status::Failed && job.exit == Some(Exit::Network as u8);
+            if job.status == Status::Running || without_network {
                 job.status = Status::Queued;
             }
         }

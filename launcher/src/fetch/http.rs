@@ -4,7 +4,7 @@ use super::{Broken, Fetch, FetchError, is_path, pass_on};
 use rand::RngExt;
 use std::io::{self, Read};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use ureq::Agent;
 use ureq::tls::TlsConfig;
@@ -63,9 +63,7 @@ enum Failure {
 
 impl Http {
     /// `base` begins with `http://` or `https://`; from the latter no redirection leads to the former.
-    pub fn new(base: &str, limits: Limits) -> Self {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let tls = TlsConfig::builder().unversioned_rustls_crypto_provider(provider).build();
+    pub fn new(base: &str, limits: Limits, tls: TlsConfig) -> Self {
         let agent = Agent::config_builder()
             .http_status_as_error(false)
             .https_only(base.starts_with("https://"))

@@ -8,6 +8,7 @@ pub use http::{Http, Limits};
 
 use crate::error::{Exit, TaskError};
 use crate::read;
+use crate::tls;
 use http::Pace;
 use std::io::{self, Read};
 use std::ops::Range;
@@ -90,10 +91,10 @@ impl FetchError {
 /// Opens a repository: a web address (`http://`, `https://`) or a folder.
 ///
 /// # Errors
-/// When the address is neither, or the folder is not there.
+/// When the address is neither, the folder is not there, or the settings for https are not what they should be.
 pub fn open(repository: &str, limits: Limits) -> Result<Box<dyn Fetch>, TaskError> {
     if repository.starts_with("http://") || repository.starts_with("https://") {
-        return Ok(Box::new(Http::new(repository, limits)));
+        return Ok(Box::new(Http::new(repository, limits, tls::config(repository)?)));
     }
     if let Some((scheme, _)) = repository.split_once("://") {
         return Err(TaskError::new(

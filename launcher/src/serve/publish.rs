@@ -307,7 +307,8 @@ pub struct Pruned {
     pub waiting: u64,
 }
 
-/// Removes files that no published release names, `grace_seconds` after they lost their last one (or were uploaded).
+/// Removes files that no published release names, `grace_seconds` after they lost their last one (or were uploaded), and metadata that was
+/// replaced so long ago.
 pub fn prune(service: &Service, grace_seconds: u64) -> Result<Pruned, Problem> {
     let _held = service.publish_lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let (mut live, mut waiting) = (BTreeSet::new(), BTreeSet::new());
@@ -371,6 +372,9 @@ pub fn prune(service: &Service, grace_seconds: u64) -> Result<Pruned, Problem> {
         }
     }
     service.records.write(&[], &forgotten)?;
+    let (files, bytes) = trust::remove_old(&service.repository, grace_seconds, trust::now())?;
+    pruned.files += files;
+    pruned.bytes += bytes;
     tracing::info!(files = pruned.files, bytes = pruned.bytes, "pruned");
     Ok(pruned)
 }

@@ -153,13 +153,7 @@ impl Job for Untar {
         let rules = Rules { any_name: self.any_name, same_owner: self.same_owner, overwrite: self.overwrite };
         let place = Place::prepare(&destination, self.overwrite)?;
         let extracted = match (&self.catar, &self.index) {
-            (Some(catar), _) => {
-                let file = File::open(catar).map_err(|source| TaskError::unreadable(catar, source))?;
-                let progress = Counter::new("unpacking", file.metadata().map_or(0, |metadata| metadata.len()));
-                let mut decoder = Decoder::new(BufReader::with_capacity(256 << 10, file));
-                catar::extract(&mut decoder, place.folder(), rules, &|count| progress.add(count))
-                    .map_err(|error| unpacking(&name, error))?
-            }
+            (Some(catar), _) => unpack_by(catar, place.folder(), rules)?,
             (None, index) => {
                 let authorization = self.access.authorization.as_deref();
                 let index = Index::open(index.as_deref().expect("clap wants one of them"), authorization)?;
@@ -183,6 +177,19 @@ impl Job for Untar {
         );
         Printed::new(&UntarReport { destination: &shown, extracted }, text)
     }
+}
+
+/// Unpacks an archive into an empty folder, by the strictest rules.
+pub fn unpack(catar: &Path, folder: &Path) -> Result<(), TaskError> {
+    unpack_by(catar, folder, Rules { any_name: false, same_owner: false, overwrite: false }).map(|_| ())
+}
+
+fn unpack_by(catar: &Path, folder: &Path, rules: Rules) -> Result<Extracted, TaskError> {
+    let file = File::open(catar).map_err(|source| TaskError::unreadable(catar, source))?;
+    let progress = Counter::new("unpacking", file.metadata().map_or(0, |metadata| metadata.len()));
+    let mut decoder = Decoder::new(BufReader::with_capacity(256 << 10, file));
+    catar::extract(&mut decoder, folder, rules, &|count| progress.add(count))
+        .map_err(|error| unpacking(&shown(catar), error))
 }
 
 fn usual_destination(name: &str) -> Option<PathBuf> {

@@ -102,7 +102,7 @@ pub fn make(
         Some(Some(named)) => Some(named),
         Some(None) => Some(default_store(location)?),
     };
-    let store_opened = store.as_deref().map(|location| Arc::new(Store::at(location, authorization)));
+    let store_opened = store.as_deref().map(|location| Store::at(location, authorization).map(Arc::new)).transpose()?;
 
     let mut output = Output::new(location)?;
     let archive = match &source {
@@ -187,7 +187,7 @@ impl Output {
                 super::files::Cursor::new(&file)
                     .read_to_end(&mut bytes)
                     .map_err(|source| TaskError::because(Exit::Unreadable, "the temporary index", source))?;
-                let server = HttpStore::new(&base, authorization);
+                let server = HttpStore::new(&base, authorization)?;
                 server.upload(&name, &bytes).map_err(|error| fault::store("the index was not uploaded", error))
             }
         }

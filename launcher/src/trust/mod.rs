@@ -21,8 +21,8 @@ pub(crate) use client::check_upload;
 pub use client::{Pin, agrees, pin, pinned, refresh};
 pub use keys::{KeyFile, KeyRing, Passphrase};
 pub use metadata::Role;
-pub(crate) use sign::latest_version;
 pub use sign::{Lifetimes, SignedMetadata, Thresholds, create, rotate, sign, sign_online, sign_targets};
+pub(crate) use sign::{latest_version, remove_old};
 
 use crate::error::TaskError;
 use crate::fetch::Fetch;

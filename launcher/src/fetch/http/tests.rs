@@ -53,7 +53,7 @@ fn http(address: SocketAddr) -> Http {
         patience: Duration::from_secs(5),
         bytes_per_second: None,
     };
-    Http::new(&format!("http://{address}/repo/"), limits)
+    Http::new(&format!("http://{address}/repo/"), limits, TlsConfig::default())
 }
 
 fn get(http: &Http, range: Range<u64>) -> Result<Vec<u8>, FetchError> {
