@@ -21,8 +21,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 use zstd::bulk::{Compressor, Decompressor};
 
-/// As casync and desync pack.
-pub const COMPRESSION_LEVEL: i32 = 3;
+/// Any reader takes any level. Beside level 3, chunks of programs become 1.4 % larger, and packing costs a quarter to a third less.
+pub const COMPRESSION_LEVEL: i32 = 2;
 const SUFFIX: &str = ".cacnk";
 const TEMPORARY: &str = ".tmp-cacnk";
 /// A chunk that is reused is touched when it is older: what prunes with a grace time then knows that it is wanted.

@@ -1,14 +1,20 @@
 //! The client's side of the protocol, without I/O: what synthetic players and native extensions are built on.
 //!
 //! Bytes in by [`Client::receive`], bytes out by [`Client::take_outgoing`], what happened by [`Client::poll_event`]; the world as
-//! the client knows it is in [`Client::entity`] and [`Client::entities`].
+//! the client knows it is in [`Client::entity`] and [`Client::entities`]. Who draws walks with [`Client::advance`], asks for smooth
+//! movement once ([`Client::smooth`]), and then in each picture: [`Client::frame`], [`Client::own_shown`], [`Client::shown`].
 
 mod history;
+mod player;
 mod world;
 
 pub use world::KnownEntity;
 
+use crate::prediction::clock::ClockSync;
+use crate::prediction::input::{InputFeedback, REDUNDANCY};
+use crate::prediction::predict::PredictionCounts;
 use crate::token::to_hex;
+use player::{OwnPlayer, Playback};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use thiserror::Error;
@@ -25,7 +31,7 @@ use vsekai_schema::wire::{
     CHANNEL_COMMAND, CHANNEL_STATE, ClientDatagram, ClientMessage, Command, MoveInput, Outcome, PROTOCOL_VERSION,
     Refusal, ResumeSecret, ServerMessage, decode_server_message, encode,
 };
-use vsekai_sim::port::Terrain;
+use vsekai_sim::port::{Pose, Terrain};
 use world::KnownWorld;
 
 /// What the shard sent cannot be understood; the client ends the connection.
@@ -66,7 +72,8 @@ pub enum ClientEvent {
         /// From sending to the result.
         latency: Duration,
     },
-    /// How the steps that were sent come: for a `prediction::input::Pacer`.
+    /// How the steps that were sent come. [`Client::advance`] minds it; who sends steps by hand needs it for a
+    /// `prediction::input::Pacer`.
     Steps {
         /// The number taken last.
         taken: u32,
@@ -123,6 +130,10 @@ pub struct Client {
     pending: BTreeMap<u32, (Command, Duration)>,
     pings: BTreeMap<u32, Duration>,
     next_nonce: u32,
+    /// The shard's clock, from the welcome on.
+    clock: Option<ClockSync>,
+    /// Ahead of the shard, once it was asked to walk by itself.
+    own_player: Option<OwnPlayer>,
     pose_encoder: PoseEncoder,
     pose_decoders: BTreeMap<EntityId, PoseDecoder>,
     events: VecDeque<ClientEvent>,
@@ -155,6 +166,8 @@ impl Client {
             pending: BTreeMap::new(),
             pings: BTreeMap::new(),
             next_nonce: 0,
+            clock: None,
+            own_player: None,
             pose_encoder: PoseEncoder::default(),
             pose_decoders: BTreeMap::new(),
             events: VecDeque::new(),
@@ -181,6 +194,8 @@ impl Client {
         let Some(secret) = self.secret else { return false };
         self.attached = false;
         self.pings.clear();
+        // The body may stand elsewhere by then; the numbers go on.
+        self.own_player = None;
         let resume = ClientMessage::Resume { protocol: PROTOCOL_VERSION, secret, results: self.results };
         self.outgoing = vec![(CHANNEL_COMMAND, encode(&resume))];
         true
@@ -233,6 +248,11 @@ impl Client {
         self.next_command - 1
     }
 
+    /// Number of the last step that was sent, by whichever way.
+    pub fn last_step(&self) -> u32 {
+        self.next_step.wrapping_sub(1)
+    }
+
     /// Walks: the direction, where to look, and whether to run. Also acknowledges motion packets, so send it regularly.
     pub fn walk(&mut self, direction_x: i8, direction_z: i8, yaw: u16, sprint: bool) {
         if !self.attached {
@@ -253,6 +273,71 @@ impl Client {
         let mut datagram = write_steps(newest);
         datagram.extend_from_slice(&encode(&self.world.acks));
         self.outgoing.push((CHANNEL_STATE, datagram));
+    }
+
+    /// Walks ahead of the shard: makes the steps that are due at `now`, moves the own player by them at once, and sends them. Call it as
+    /// often as pictures are drawn; the shard's beat decides how many steps that makes, mostly one or none. 0 until the own body is in
+    /// view. Instead of [`Client::walk`] and [`Client::steps`], not beside them.
+    pub fn advance(&mut self, now: Duration, direction_x: i8, direction_z: i8, yaw: u16, sprint: bool) -> u32 {
+        if !self.attached {
+            return 0;
+        }
+        if self.own_player.is_none()
+            && let Some(pose) = self.own().and_then(|own| own.get::<Pose>())
+            && let Some(welcome) = &self.welcome
+        {
+            self.own_player = Some(OwnPlayer::new(welcome, pose, self.next_step));
+        }
+        let Some(own) = &mut self.own_player else { return 0 };
+        let fresh = own.advance(now, MoveInput { sequence: 0, direction_x, direction_z, yaw, sprint });
+        if fresh > 0 {
+            self.next_step = own.last().wrapping_add(1);
+            let newest = own.newest(fresh, REDUNDANCY);
+            self.steps(&newest);
+        }
+        fresh
+    }
+
+    /// Where to draw the own player: ahead of the shard by all steps made, and gliding to where the shard put it right. `None` before the
+    /// first [`Client::advance`].
+    pub fn own_shown(&self) -> Option<Pose> {
+        self.own_player.as_ref().map(OwnPlayer::shown)
+    }
+
+    /// How often the shard had the own player elsewhere than [`Client::advance`], and by how much, in this connection.
+    pub fn prediction(&self) -> Option<PredictionCounts> {
+        self.own_player.as_ref().map(OwnPlayer::counts)
+    }
+
+    /// From now on keeps the ways of others, to show them smoothly: [`Client::frame`], [`Client::shown`].
+    pub fn smooth(&mut self) {
+        if self.world.playback.is_none() {
+            self.world.playback = Some(Playback::new(self.welcome.as_ref().map_or(1, |welcome| welcome.tick_hz)));
+        }
+    }
+
+    /// A picture is drawn at `now`: chooses the moment of the shard's past at which others are shown in it.
+    pub fn frame(&mut self, now: Duration) {
+        if let Some(playback) = &mut self.world.playback {
+            playback.frame(now);
+        }
+    }
+
+    /// Where to draw somebody in this picture: between two snapshots, or where it is known to be when it has not moved since it came into
+    /// view.
+    pub fn shown(&self, id: EntityId) -> Option<Pose> {
+        let smooth = self.world.playback.as_ref().and_then(|playback| playback.shown(id));
+        smooth.or_else(|| self.entity(id)?.get::<Pose>())
+    }
+
+    /// By how much others are shown later than they were seen: as much as the network's jitter asks for.
+    pub fn shown_late_by(&self) -> Option<Duration> {
+        self.world.playback.as_ref().map(Playback::delay)
+    }
+
+    /// The tick that the shard is probably at, in thousandths, by the pings of late ([`Client::ping`]).
+    pub fn shard_tick_thousandths(&mut self, now: Duration) -> Option<u64> {
+        self.clock.as_mut()?.tick_thousandths(now)
     }
 
     /// Tells where head and hands are in a slot: sixtieths of a second since any beginning. At most one a slot.
@@ -325,8 +410,9 @@ impl Client {
                     serde_json::from_str(&content).map_err(|error| ClientError::Catalogue(error.to_string()))?;
                 let welcome = Box::new(Welcome { player, tick_hz, seed, world_half_mm, last_command, catalogue });
                 self.next_command = last_command.saturating_add(1);
+                self.clock = Some(ClockSync::new(tick_hz));
                 self.welcome = Some(welcome.clone());
-                self.world = KnownWorld::at(tick);
+                self.begin_world(tick);
                 self.events.push_back(ClientEvent::Welcome(welcome));
             }
             ServerMessage::Refused { reason, message } => {
@@ -356,11 +442,20 @@ impl Client {
         Ok(())
     }
 
+    /// Nothing is known of the world, but whether somebody draws it.
+    fn begin_world(&mut self, tick: u64) {
+        let is_drawn = self.world.playback.is_some();
+        self.world = KnownWorld::at(tick);
+        if is_drawn {
+            self.smooth();
+        }
+    }
+
     /// The session goes on: what is known of the world is forgotten, and commands behind `received` are sent again.
     fn take_up_again(&mut self, tick: u64, received: u32) {
         self.attached = true;
         self.results_told = self.results;
-        self.world = KnownWorld::at(tick);
+        self.begin_world(tick);
         let lost: Vec<_> =
             self.pending.range(received.saturating_add(1)..).map(|(n, (c, _))| (*n, c.clone())).collect();
         for (sequence, command) in lost {
@@ -387,6 +482,9 @@ impl Client {
     fn receive_datagram(&mut self, now: Duration, bytes: &[u8]) -> Result<(), ClientError> {
         if let Some(feedback) = decode_steps_feedback(bytes) {
             let (taken, slack) = feedback?;
+            if let Some(own) = &mut self.own_player {
+                own.feedback(now, InputFeedback { taken, slack });
+            }
             self.events.push_back(ClientEvent::Steps { taken, slack });
             return Ok(());
         }
@@ -398,14 +496,21 @@ impl Client {
             return Ok(());
         }
         match decode_server_datagram(bytes)? {
-            ServerDatagram::Pong { nonce, .. } => {
+            ServerDatagram::Pong { nonce, tick } => {
                 if let Some(sent) = self.pings.remove(&nonce) {
+                    if let Some(clock) = &mut self.clock {
+                        clock.pong(sent, now, tick);
+                    }
                     self.events.push_back(ClientEvent::Pong { round_trip: now.saturating_sub(sent) });
                 }
             }
             ServerDatagram::Motion { head, updates } => {
-                if self.welcome.is_some() {
-                    self.world.take_motion(&head, &updates);
+                if let Some(welcome) = &self.welcome {
+                    let ground = Terrain::new(welcome.seed);
+                    self.world.take_motion(now, &ground, &head, &updates);
+                    if let (Some(own), Some(pose)) = (&mut self.own_player, head.own) {
+                        own.reconcile(head.newest_input, world::own_pose(pose, &ground));
+                    }
                 }
             }
         }

@@ -16,6 +16,11 @@ import { cellAt, objection } from './building.js';
 const TITLE_SEED = 42n;
 const STATUS_MS = 1_000;
 const RESULTS_KEPT = 20;
+/** A server that went away is looked for as often, and as long. */
+const SEARCH_STEP_MS = 1_000;
+const SEARCH_MS = 300_000;
+/** Refusals after which the player comes back by itself. */
+const COMES_BACK_AFTER = new Set(['ShuttingDown', 'NotResumable']);
 /** The server moves on while a click travels: this much beyond the reach is still worth asking. */
 const REACH_SLACK_MM = 500;
 const HOLD_TO_REPEAT_MS = 350;
@@ -79,29 +84,31 @@ const ownSecret = playerSecret();
 /** A token that the page was opened with serves once. */
 let givenToken = parameters.get('token');
 
-/** What it takes to join: a token, and the servers that help to connect. Throws an Error that says what is wrong. */
+/** What the server answers, from JSON. Throws an Error that says what is wrong. */
+async function asked(path, options) {
+  let answer;
+  try {
+    answer = await fetch(path, options);
+  } catch {
+    throw new Error('The server cannot be reached.');
+  }
+  if (!answer.ok) throw new Error((await answer.text()).trim() || `The server answered ${answer.status}.`);
+  return answer.json();
+}
+
+/** What it takes to join: a token, and the servers that help to connect; and which run of the server this is. */
 async function credentials() {
-  const asked = async (path, options) => {
-    let answer;
-    try {
-      answer = await fetch(path, options);
-    } catch {
-      throw new Error('The server cannot be reached.');
-    }
-    if (!answer.ok) throw new Error((await answer.text()).trim() || `The server answered ${answer.status}.`);
-    return answer.json();
-  };
-  const { ice_servers: iceServers, motion_kbit_s: motionKbitS } = await asked('/api/connect');
+  const { ice_servers: iceServers, motion_kbit_s: motionKbitS, run } = await asked('/api/connect');
   traffic.budget = isNumber(motionKbitS) ? motionKbitS / 8 : null;
   if (givenToken) {
     const token = givenToken;
     givenToken = null;
-    return { token, iceServers };
+    return { token, iceServers, run };
   }
   const body = JSON.stringify({ secret: ownSecret });
   const headers = { 'content-type': 'application/json' };
   const { token } = await asked('/api/token', { method: 'POST', headers, body });
-  return { token, iceServers };
+  return { token, iceServers, run };
 }
 
 /** Counts attempts to join: the last one counts. */
@@ -113,6 +120,7 @@ async function join(name) {
   playerName = name;
   remember('vsekai-name', name);
   session?.leave();
+  search = null;
   const address = `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/`;
   hud.showJoining('Calling the server');
   hud.setRejoining();
@@ -120,10 +128,11 @@ async function join(name) {
   try {
     shown = await credentials();
   } catch (error) {
-    if (attempt === joins) ended(error.message);
+    if (attempt === joins) ended(error.message, null);
     return;
   }
   if (attempt !== joins) return;
+  serverRun = shown.run;
   const started = new Session(address, { name, ...shown }, {
     stage: (text) => hud.showJoining(text),
     welcome: (message) => enter(message),
@@ -134,20 +143,56 @@ async function join(name) {
     result: (result) => tellResult(result),
     interrupted: (reason) => interrupted(reason),
     resumed: (tick) => resumed(tick),
-    ended: (reason) => ended(reason),
+    ended: (reason, refusal) => ended(reason, refusal),
   });
   started.acks = () => world?.view.motion.acks ?? null;
   session = started;
 }
 
-/** The connection was lost, and the session calls again by itself. */
+/** Which run of the server the player joined. */
+let serverRun = null;
+/** The search for the server that is under way, `{anew}`, or null. */
+let search = null;
+/** Until when to look, on the page's clock; null while the player is in the world. */
+let searchUntil = null;
+
+/**
+ * The server has gone, maybe to be started again at once: joins it when it answers, `anew` only as another run than the one that the player
+ * was in.
+ */
+async function lookForServer(anew) {
+  if (search?.anew === anew) return;
+  const own = { anew };
+  search = own;
+  searchUntil ??= performance.now() + SEARCH_MS;
+  while (performance.now() < searchUntil) {
+    await new Promise((resolve) => setTimeout(resolve, SEARCH_STEP_MS));
+    if (own !== search) return;
+    try {
+      const { run } = await asked('/api/connect');
+      if (own !== search) return;
+      if (!anew || run !== serverRun) {
+        join(playerName);
+        return;
+      }
+    } catch {
+      // Not there yet.
+    }
+  }
+  search = null;
+}
+
+/** The connection was lost. The session calls again by itself; what it cannot find again is a server that was started anew. */
 function interrupted(reason) {
   hud.showLost(`${reason} Coming back …`);
   showStatus();
+  lookForServer(true);
 }
 
 /** Back in the world, which the server now tells anew. */
 function resumed(tick) {
+  search = null;
+  searchUntil = null;
   // The server goes on with the numbers that it knows.
   world.lastStep = world.view.ownPlayer?.sequence ?? world.lastStep;
   world.view = new WorldView({ ...world.seenBy, tick });
@@ -177,6 +222,7 @@ function enter(message) {
     shakes: new Map(),
     floaters: [],
   };
+  searchUntil = null;
   shownInventory = -1;
   hud.setCatalogue(catalogue);
   setTool(null);
@@ -200,9 +246,16 @@ function seeMotion(packet) {
   if (packet.own) world.view.ownPlayer?.reconcile(packet.newestInput, world.view.own.pose);
 }
 
-function ended(reason) {
-  if (world) hud.showLost(reason);
-  else hud.showJoin(playerName, reason);
+/** `refusal`: why the server ended it; null when it was not the server. */
+function ended(reason, refusal) {
+  if (!world) {
+    hud.showJoin(playerName, reason);
+  } else if (refusal === null || COMES_BACK_AFTER.has(refusal)) {
+    hud.showLost(`${reason} Coming back as soon as the server is there …`);
+    lookForServer(refusal === 'ShuttingDown');
+  } else {
+    hud.showLost(reason);
+  }
   showStatus();
 }
 
@@ -671,6 +724,7 @@ function debug() {
     slots: (view?.slots ?? []).map((slot) => slot && { item: catalogue.itemKey(slot.item), count: slot.count }),
     results: results.map((result) => ({ ...result })),
     pending: session?.pending.size ?? 0,
+    run: serverRun,
     rtt_ms: session?.rttMs ?? null,
     acknowledged: view?.motion.acks?.newest ?? null,
     undecodable: view?.motion.undecodable ?? 0,

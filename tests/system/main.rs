@@ -11,4 +11,5 @@ mod startup;
 mod supervisor_disk;
 mod supervisor_godot;
 mod supervisor_page;
+mod supervisor_upgrade;
 mod tidy;

@@ -1,8 +1,9 @@
 //! Our own formats: publishing, a full installation, an update, nothing to do; over HTTP with 40 ms before each answer, as a server far
-//! away has, and with every request and byte counted by that server. desync's figures of the same kind are measured beside it.
+//! away has, and with every request and byte counted by that server. desync installs and updates from the same server beside it.
 
 use super::build::Build;
 use super::measure::{self, Cost};
+use crate::debian;
 use crate::process::program;
 use anyhow::{Context, Result, ensure};
 use std::fs::{self, File};
@@ -16,6 +17,8 @@ use std::time::Duration;
 const MIB: f64 = (1 << 20) as f64;
 /// Before each answer.
 const DELAY: Duration = Duration::from_millis(40);
+/// Who, in the table.
+const OURS: &str = "vsekai";
 
 /// What a slow server saw.
 #[derive(Debug, Default)]
@@ -94,7 +97,7 @@ fn answer(stream: &TcpStream, folder: &Path, seen: &Seen) -> Result<bool> {
     Ok(true)
 }
 
-/// Measures and prints a table. `folder` has the build.
+/// Measures and prints a table. `folder` has the build, and what [`super::compatible::run`] left there.
 ///
 /// # Errors
 /// When a tool fails, or its result is not what went in.
@@ -109,26 +112,43 @@ pub fn run(folder: &Path, build: &Build) -> Result<()> {
         measure::run(Path::new("env"), &arguments, folder)
     };
     println!(
-        "\nOur own formats; the server answers after {} ms. Requests and bytes are those that the server saw.\n",
+        "\nOver HTTP; the server answers after {} ms. Requests and bytes are those that the server saw.\n",
         DELAY.as_millis()
     );
-    println!("| task | CPU-s | s | peak MiB | requests | MB |\n|---|---|---|---|---|---|");
-    let line = |what: &str, cost: Cost, seen: Option<(u64, u64)>| {
+    println!("| task | tool | CPU-s | s | of desync's | peak MiB | requests | MB |\n|---|---|---|---|---|---|---|---|");
+    let line = |what: &str, who: &str, cost: Cost, desync: Option<Cost>, seen: Option<(u64, u64)>| {
+        let ratio = desync.map_or(String::new(), |desync| format!("{:.3} ×", cost.seconds / desync.seconds));
         let seen = seen.map_or("| ".into(), |(requests, bytes)| format!("{requests} | {:.1}", bytes as f64 / 1e6));
         println!(
-            "| {what} | {:.2} | {:.2} | {:.0} | {seen} |",
+            "| {what} | {who} | {:.2} | {:.2} | {ratio} | {:.0} | {seen} |",
             cost.cpu_seconds,
             cost.seconds,
             cost.peak_bytes as f64 / MIB
         );
         let _ = std::io::stdout().flush();
     };
+
+    let desync = debian::unpacked("sid", &["desync"])?.program("desync")?;
+    let (address, seen) = serve(folder.to_owned())?;
+    // Where its index says that the seed is.
+    fs::rename(folder.join("f1"), folder.join("d1"))?;
+    let theirs = |index: &str, seed: &str| {
+        let arguments = format!("extract -n 10 -s {address}/store-d {seed} {address}/{index} out");
+        let cost = measure::run(&desync, &arguments.split_whitespace().collect::<Vec<_>>(), folder);
+        fs::remove_file(folder.join("out"))?;
+        cost
+    };
+    let their_installation = theirs("d1.caibx", "")?;
+    line("full installation of v1", "desync", their_installation, None, Some(seen.take()));
+    let their_update = theirs("d2.caibx", "--seed d1.caibx")?;
+    line("v1 → v2", "desync", their_update, None, Some(seen.take()));
+
     let pack = |version: &str| {
         ours(&format!(
             "version pack --source v{version} --repository repository --client_id game --version {version} --channel stable"
         ))
     };
-    line("publish v1", pack("1")?, None);
+    line("publish v1", OURS, pack("1")?, None, None);
     ours("keys generate --keys keys --repository repository")?;
     ours("version sign --repository repository --keys keys")?;
     let (address, seen) = serve(folder.join("repository"))?;
@@ -143,17 +163,17 @@ pub fn run(folder: &Path, build: &Build) -> Result<()> {
     ))?;
     seen.take();
     let cost = ours("system update")?;
-    line("full installation of v1", cost, Some(seen.take()));
+    line("full installation of v1", OURS, cost, Some(their_installation), Some(seen.take()));
     same(&build.v1, &folder.join("installed/current"))?;
-    line("publish v2, with the delta from v1", pack("2")?, None);
+    line("publish v2, with the delta from v1", OURS, pack("2")?, None, None);
     ours("version sign --repository repository --keys keys")?;
-    line("check", ours("system check")?, Some(seen.take()));
+    line("check", OURS, ours("system check")?, None, Some(seen.take()));
     let cost = ours("system update")?;
-    line("v1 → v2", cost, Some(seen.take()));
+    line("v1 → v2", OURS, cost, Some(their_update), Some(seen.take()));
     same(&build.v2, &folder.join("installed/current"))?;
-    line("nothing to do", ours("system update")?, Some(seen.take()));
-    line("verify", ours("system verify")?, Some(seen.take()));
-    line("rollback", ours("system rollback")?, Some(seen.take()));
+    line("nothing to do", OURS, ours("system update")?, None, Some(seen.take()));
+    line("verify", OURS, ours("system verify")?, None, Some(seen.take()));
+    line("rollback", OURS, ours("system rollback")?, None, Some(seen.take()));
     same(&build.v1, &folder.join("installed/current"))
 }
 

@@ -4,8 +4,10 @@
 //! shard says is in view, and by [`CHUNKS_IN_MIND_MAX`] chunks that left it.
 
 use super::history::History;
+use super::player::Playback;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use vsekai_schema::id::{EntityId, Tag};
 use vsekai_schema::units::{ChunkKey, Position};
 use vsekai_schema::wire::motion::{Acks, HISTORY_TICKS, Motion, MotionHead, OwnPose, Update, widen};
@@ -95,6 +97,8 @@ pub(super) struct KnownWorld {
     pub(super) newest_tick: u64,
     /// States that named one which the client did not have.
     pub(super) undecodable: u64,
+    /// How others are drawn, by who draws.
+    pub(super) playback: Option<Playback>,
 }
 
 impl KnownWorld {
@@ -120,10 +124,7 @@ impl KnownWorld {
     fn known<'a>(&'a self, id: EntityId, stored: &'a Stored, ground: &Terrain, player: EntityId) -> KnownEntity<'a> {
         let told = stored.components.get(&Pose::TAG).map_or(0, |(tick, _)| *tick);
         let moved = if id == player {
-            self.own.filter(|(tick, _)| *tick >= told).map(|(_, own)| {
-                let y = own.y.unwrap_or_else(|| ground.height(own.x, own.z));
-                Pose { position: Position { x: own.x, y, z: own.z }, yaw: own.yaw }
-            })
+            self.own.filter(|(tick, _)| *tick >= told).map(|(_, own)| own_pose(own, ground))
         } else {
             let slot = stored.slot.and_then(|slot| self.slots.get(usize::from(slot)));
             let slot = slot.filter(|slot| slot.holder.is_some_and(|(holder, _)| holder == id));
@@ -193,9 +194,18 @@ impl KnownWorld {
         tick
     }
 
-    /// Takes one motion packet.
-    pub(super) fn take_motion(&mut self, head: &MotionHead, updates: &[(u16, Update)]) {
+    /// Takes one motion packet, which came at `now`.
+    pub(super) fn take_motion(
+        &mut self,
+        now: Duration,
+        ground: &Terrain,
+        head: &MotionHead,
+        updates: &[(u16, Update)],
+    ) {
         let tick = self.note_packet(head);
+        if let Some(playback) = &mut self.playback {
+            playback.arrived(now, tick);
+        }
         if let Some(own) = head.own
             && self.own.is_none_or(|(known, _)| known <= tick)
         {
@@ -204,10 +214,16 @@ impl KnownWorld {
         if head.number.is_multiple_of(SWEEP_PACKETS) {
             self.sweep();
         }
-        let KnownWorld { slots, history, undecodable, .. } = self;
+        let KnownWorld { slots, history, undecodable, playback, entities, .. } = self;
         history.take(tick, updates, |number, state| match state {
             Some(motion) => {
                 let slot = slot_of(slots, number);
+                if let Some(playback) = playback
+                    && let Some((holder, _)) =
+                        slot.holder.filter(|(id, since)| *since <= tick && entities.contains_key(id))
+                {
+                    playback.moved(holder, tick, pose_of(motion, ground));
+                }
                 if slot.newest.is_none_or(|(known, _)| known <= tick) {
                     slot.newest = Some((tick, motion));
                 }
@@ -228,6 +244,9 @@ impl KnownWorld {
     }
 
     fn remove(&mut self, id: EntityId) {
+        if let Some(playback) = &mut self.playback {
+            playback.left(id);
+        }
         if let Some(entity) = self.entities.remove(&id)
             && let Some(members) = entity.chunk.and_then(|key| self.chunks.get_mut(&key))
         {
@@ -249,6 +268,12 @@ fn slot_of(slots: &mut Vec<Slot>, number: u16) -> &mut Slot {
         slots.resize(number + 1, Slot::default());
     }
     &mut slots[number]
+}
+
+/// Where a packet has the own player.
+pub(super) fn own_pose(own: OwnPose, ground: &Terrain) -> Pose {
+    let y = own.y.unwrap_or_else(|| ground.height(own.x, own.z));
+    Pose { position: Position { x: own.x, y, z: own.z }, yaw: own.yaw }
 }
 
 fn pose_of(motion: Motion, ground: &Terrain) -> Pose {

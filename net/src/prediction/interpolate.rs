@@ -116,6 +116,11 @@ impl Path {
         }
     }
 
+    /// The youngest pose, and of which tick.
+    pub fn newest(&self) -> Option<(u64, Pose)> {
+        self.samples.back().copied()
+    }
+
     /// The snapshot of `tick` came, and the entity had not moved since the one before: without this a standing entity would set out
     /// too early.
     pub fn unchanged(&mut self, tick: u64) {

@@ -141,6 +141,7 @@ pub async fn connect(State(shared): State<Shared>) -> Response {
         "ice_servers": *shared.ice_servers,
         "tokens": shared.tokens.dev,
         "motion_kbit_s": shared.motion_kbit_s,
+        "run": *shared.run,
     }))
 }
 

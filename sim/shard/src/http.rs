@@ -52,6 +52,8 @@ pub struct Shared {
     pub turns: TickNumber,
     /// Most motion that one client is told.
     pub motion_kbit_s: u32,
+    /// Another for each start of the shard: a session goes on within one run only.
+    pub run: Arc<str>,
 }
 
 /// What several threads share, whatever became of one that held it.

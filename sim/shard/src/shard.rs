@@ -184,6 +184,7 @@ pub fn run(config: Config) -> Result<()> {
         token_rates: Arc::new(Mutex::new(TokenRates::new(config.tokens.per_address_per_s))),
         ice_servers: Arc::new(config.ice_servers.clone()),
         motion_kbit_s: config.server.replication.motion_kbit_s,
+        run: vsekai_net::token::to_hex(&crate::token::new_id()).into(),
     });
     runtime.spawn(async move {
         let service = routes.into_make_service_with_connect_info::<SocketAddr>();
