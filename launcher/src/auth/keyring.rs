@@ -11,16 +11,23 @@ const PROGRAM: &str = "secret-tool";
 
 /// Why there is no keyring to be used here, if there is none.
 pub fn missing() -> Option<String> {
+    program().err()
+}
+
+/// The program's whole name: never one that lies in the current folder by chance.
+fn program() -> Result<PathBuf, String> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let bus = set("DBUS_SESSION_BUS_ADDRESS").is_some()
         || set("XDG_RUNTIME_DIR").is_some_and(|folder| Path::new(&folder).join("bus").exists());
     if !bus {
-        return Some("there is no session bus".into());
+        return Err("there is no session bus".into());
     }
     let path = set("PATH").unwrap_or_default();
-    let there = |folder: PathBuf| folder.is_absolute() && folder.join(PROGRAM).is_file();
-    let found = std::env::split_paths(&path).any(there);
-    (!found).then(|| format!("the program `{PROGRAM}` (package libsecret-tools) is not installed"))
+    let mut places =
+        std::env::split_paths(&path).filter(|folder| folder.is_absolute()).map(|folder| folder.join(PROGRAM));
+    places
+        .find(|file| file.is_file())
+        .ok_or_else(|| format!("the program `{PROGRAM}` (package libsecret-tools) is not installed"))
 }
 
 /// Keeps a secret under a name, in place of what was there. `Err` says why not.
@@ -41,7 +48,7 @@ pub fn clear(account: &str) -> Result<(), String> {
 /// What it prints. It ends with 1 and says nothing when there is no such secret; with 1 and a reason when it failed.
 fn ran(arguments: &[&str], secret: Option<&str>) -> Result<Option<String>, String> {
     let not_run = |error: io::Error| format!("`{PROGRAM}` cannot be run: {error}");
-    let mut child = Command::new(PROGRAM)
+    let mut child = Command::new(program()?)
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
