@@ -24,6 +24,7 @@
 mod tests;
 
 use crate::digest::Digest;
+use crate::read;
 use std::io::{self, Read, Write};
 
 const INDEX_SIZE: u64 = 48;
@@ -230,35 +231,25 @@ impl<R: Read> IndexReader<R> {
 
     fn bytes<const N: usize>(&mut self) -> Result<[u8; N], IndexError> {
         let mut bytes = [0; N];
-        let mut filled = 0;
-        while filled < N {
-            match self.some(&mut bytes[filled..])? {
-                0 => return Err(unsound(self.position, Fault::Shrunk { size: self.file_size })),
-                count => filled += count,
-            }
+        match self.most(&mut bytes)? {
+            count if count == N => Ok(bytes),
+            _ => Err(unsound(self.position, Fault::Shrunk { size: self.file_size })),
         }
-        Ok(bytes)
     }
 
     fn end_of_file(&mut self) -> Result<(), IndexError> {
         let at = self.position;
-        match self.some(&mut [0])? {
+        match self.most(&mut [0])? {
             0 => Ok(()),
             _ => Err(unsound(at, Fault::Grown { size: self.file_size })),
         }
     }
 
-    fn some(&mut self, bytes: &mut [u8]) -> Result<usize, IndexError> {
-        loop {
-            match self.source.read(bytes) {
-                Ok(count) => {
-                    self.position += count as u64;
-                    return Ok(count);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(source) => return Err(IndexError::Read { offset: self.position, source }),
-            }
-        }
+    fn most(&mut self, bytes: &mut [u8]) -> Result<usize, IndexError> {
+        let count =
+            read::most(&mut self.source, bytes).map_err(|source| IndexError::Read { offset: self.position, source })?;
+        self.position += count as u64;
+        Ok(count)
     }
 }
 

@@ -10,7 +10,9 @@ pub mod http;
 mod tests;
 
 use crate::caibx::CHUNK_SIZE_MAX;
-use crate::digest::{Digest, Id, hex, parse_hex};
+use crate::digest::{Digest, Id};
+use crate::error::TaskError;
+use crate::hex::{hex, unhex};
 use http::HttpStore;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -58,12 +60,12 @@ pub enum Store {
 
 impl Store {
     /// `http://…` and `https://…` are servers, anything else a folder.
-    pub fn at(location: &str, authorization: Option<&str>) -> Self {
-        if http::is_url(location) {
-            Self::Http(HttpStore::new(location, authorization))
+    pub fn at(location: &str, authorization: Option<&str>) -> Result<Self, TaskError> {
+        Ok(if http::is_url(location) {
+            Self::Http(HttpStore::new(location, authorization)?)
         } else {
             Self::Local(LocalStore::new(Path::new(location)))
-        }
+        })
     }
 
     /// Reads the chunk as it is packed into `packed`, which is emptied first; refuses more than `max` bytes.
@@ -220,7 +222,7 @@ impl LocalStore {
                 let Some(name) = name.to_str() else { continue };
                 if name.starts_with(TEMPORARY) {
                     each(&file.path(), Entry::Temporary)?;
-                } else if let Some(id) = name.strip_suffix(SUFFIX).and_then(parse_hex)
+                } else if let Some(id) = name.strip_suffix(SUFFIX).and_then(unhex)
                     && name.starts_with(prefix)
                 {
                     each(&file.path(), Entry::Chunk(id))?;

@@ -11,7 +11,8 @@
 
 use crate::caibx::{CHUNK_SIZE_MAX, IndexReader};
 use crate::castr::{LocalStore, StoreError, check_packed, packed_max};
-use crate::digest::{Digest, Id, hex, parse_hex};
+use crate::digest::{Digest, Id};
+use crate::hex::{hex, unhex};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
@@ -104,7 +105,7 @@ async fn authorized(State(shared): State<Arc<Shared>>, request: Request, next: N
 }
 
 fn chunk_id(prefix: &str, name: &str) -> Result<Id, Refusal> {
-    let id = name.strip_suffix(".cacnk").and_then(parse_hex).filter(|_| name.get(..4) == Some(prefix));
+    let id = name.strip_suffix(".cacnk").and_then(unhex).filter(|_| name.get(..4) == Some(prefix));
     id.ok_or(Refusal::NotFound)
 }
 

@@ -67,39 +67,10 @@ fn id(digest: &digest::Digest) -> Id {
     digest.as_ref().try_into().expect("both digests have 32 bytes")
 }
 
-/// 64 lower-case hexadecimal digits.
-pub fn hex(id: &Id) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = String::with_capacity(64);
-    for byte in id {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
-    }
-    text
-}
-
-/// The id that [`hex`] writes so; `None` of anything else, upper case included.
-pub fn parse_hex(text: &str) -> Option<Id> {
-    let bytes = text.as_bytes();
-    if bytes.len() != 64 {
-        return None;
-    }
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    let mut id = [0; 32];
-    for (byte, pair) in id.iter_mut().zip(bytes.chunks_exact(2)) {
-        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-    }
-    Some(id)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
+    use crate::hex::hex;
 
     /// FIPS 180-4's examples for "abc".
     #[test]
@@ -114,22 +85,6 @@ mod tests {
             running.add(b"bc");
             assert_eq!(hex(&running.finish()), wanted);
             assert_ne!(digest.other().of(b"abc"), digest.of(b"abc"));
-        }
-    }
-
-    #[test]
-    fn other_spellings_of_an_id_are_none() {
-        let id = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert!(parse_hex(id).is_some());
-        for bad in [&id[1..], &id.to_uppercase(), &id.replace('b', "g"), &format!("{id}0"), ""] {
-            assert_eq!(parse_hex(bad), None, "{bad}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn ids_come_back_from_their_text(id: Id) {
-            prop_assert_eq!(parse_hex(&hex(&id)), Some(id));
         }
     }
 }

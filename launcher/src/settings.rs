@@ -5,7 +5,9 @@
 
 mod keys;
 
+use crate::auth::Keep;
 use crate::error::{Exit, TaskError, shown};
+use crate::fetch::Limits;
 use crate::whole;
 pub use keys::{KEYS, Key};
 use serde::{Deserialize, Serialize};
@@ -68,6 +70,8 @@ pub struct Settings {
     pub bandwidth_limit: u64,
     /// Requests at a time: 1 to 64.
     pub connections: u64,
+    /// Where the login's tokens are kept.
+    pub token_store: Keep,
     /// The least severe entry that goes into the launcher's log: `error`, `warn`, `info`, `debug` or `trace`.
     pub log_level: String,
     /// Size of a log file at which the next one is begun, MiB: 1 to 1,024. Five are kept.
@@ -75,6 +79,12 @@ pub struct Settings {
     /// Address of the update service, for `vsekai version`; none stands for the profile's repository.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
+    /// A file with the certificates (PEM) of the only authorities that https believes; none stands for those that browsers believe.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<String>,
+    /// A file with the certificate and private key (PEM) that this machine shows to servers that ask for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<String>,
     /// How to log in.
     pub auth: Login,
     /// By name: 1 to 64 of `[A-Za-z0-9_-]`.
@@ -86,10 +96,13 @@ impl Default for Settings {
         Self {
             profile: "default".into(),
             bandwidth_limit: 0,
-            connections: 8,
+            connections: Limits::default().connections as u64,
+            token_store: Keep::Auto,
             log_level: "info".into(),
             log_size: 8,
             service: None,
+            ca_file: None,
+            client_certificate: None,
             auth: Login::default(),
             profiles: BTreeMap::new(),
         }
@@ -152,21 +165,6 @@ pub fn trust_folder(repository: &str, client_id: &str) -> Result<PathBuf, TaskEr
     Ok(folder(Purpose::State)?.join("trust").join(format!("{client_id}-{}", &of[..16])))
 }
 
-/// This installation's random id, by which staged rollouts draw; made at first use. It says nothing about the machine and is
-/// never sent anywhere.
-pub fn installation() -> Result<String, TaskError> {
-    let file = folder(Purpose::State)?.join("installation");
-    if let Some(bytes) = whole::read(&file, 256)?
-        && let Ok(id) = String::from_utf8(bytes)
-        && !id.trim().is_empty()
-    {
-        return Ok(id.trim().to_owned());
-    }
-    let id = format!("{:032x}", rand::random::<u128>());
-    whole::write(&file, format!("{id}\n").as_bytes(), whole::PRIVATE)?;
-    Ok(id)
-}
-
 impl Settings {
     /// Reads and checks the file; the defaults when there is none.
     pub fn load() -> Result<Self, TaskError> {
@@ -197,6 +195,17 @@ impl Settings {
             .map_err(|error| TaskError::because(Exit::Usage, "the settings cannot be written as TOML", error))?;
         whole::write(&file, format!("{HEADING}{text}").as_bytes(), whole::PRIVATE)?;
         Ok(result)
+    }
+
+    /// What downloads may take. `bytes_per_second` is asked for instead of the setting.
+    pub fn limits(&self, bytes_per_second: Option<u64>) -> Limits {
+        let kib = Some(self.bandwidth_limit).filter(|&kib| kib > 0);
+        Limits {
+            bytes_per_second: bytes_per_second.or(kib.map(|kib| kib.saturating_mul(1_024))),
+            // Checked to be 1 to 64.
+            connections: usize::try_from(self.connections).unwrap_or(1),
+            ..Limits::default()
+        }
     }
 
     /// The profile of this name, or the current one.

@@ -1,10 +1,10 @@
 //! A studio's side of the update service: brings a signed repository up, resumably.
 
 use crate::auth;
+use crate::catalogue;
 use crate::error::{Exit, TaskError, shown};
-use crate::manifest::codec::hex;
+use crate::hex::hex;
 use crate::manifest::{MANIFEST_SIZE_MAX, Manifest};
-use crate::release::Catalogue;
 use crate::trust;
 use crate::whole;
 use base64::Engine as _;
@@ -52,8 +52,8 @@ impl Service {
     /// `address` begins with `https://`, or stays on this machine.
     pub fn new(address: &str) -> Result<Self, TaskError> {
         auth::check_address(address)?;
-        let token = auth::access_token(false)?;
-        Ok(Self { agent: auth::agent(None), address: address.trim_end_matches('/').to_owned(), token })
+        let (token, _) = auth::access_token(false)?;
+        Ok(Self { agent: auth::agent(address, None)?, address: address.trim_end_matches('/').to_owned(), token })
     }
 
     /// Brings up what the catalogues of `repository` name, then its metadata. `progress` is told bytes sent so far and in all.
@@ -66,7 +66,8 @@ impl Service {
         }
         let all = missing.iter().map(|(_, size)| size).sum();
         for (path, size) in missing {
-            self.send(repository, &path, size)?;
+            let sent = report.sent_bytes;
+            self.send(repository, &path, size, &mut |of_it| progress(sent + of_it, all))?;
             report.sent_files += 1;
             report.sent_bytes += size;
             progress(report.sent_bytes, all);
@@ -132,11 +133,11 @@ impl Service {
     }
 
     /// Sends one file from where the service has it, again and again as long as it gets further.
-    fn send(&self, repository: &Path, path: &str, size: u64) -> Result<(), TaskError> {
+    fn send(&self, repository: &Path, path: &str, size: u64, progress: &mut dyn FnMut(u64)) -> Result<(), TaskError> {
         let (mut failures, mut reached) = (0, 0);
         loop {
             let before = reached;
-            match self.send_rest(repository, path, size, &mut reached) {
+            match self.send_rest(repository, path, size, &mut reached, progress) {
                 Ok(true) => return Ok(()),
                 Ok(false) => {}
                 Err(error) if error.exit != Exit::Network && error.exit != Exit::Busy => return Err(error),
@@ -153,7 +154,14 @@ impl Service {
     }
 
     /// True when the service has all of it.
-    fn send_rest(&self, repository: &Path, path: &str, size: u64, reached: &mut u64) -> Result<bool, TaskError> {
+    fn send_rest(
+        &self,
+        repository: &Path,
+        path: &str,
+        size: u64,
+        reached: &mut u64,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<bool, TaskError> {
         let begin = self.agent.post(self.url("api/uploads")).header("authorization", self.bearer());
         let standing = self.answer("api/uploads", begin.send_json(json!({ "path": path, "size": size })))?;
         if standing["complete"] == true {
@@ -176,8 +184,25 @@ impl Service {
             .patch(self.url(&at))
             .header("authorization", self.bearer())
             .header("upload-offset", offset.to_string());
-        let answer = request.content_type("application/octet-stream").send(SendBody::from_reader(&mut opened));
+        let mut told = Told { file: opened, done: offset, progress };
+        let answer = request.content_type("application/octet-stream").send(SendBody::from_reader(&mut told));
         Ok(self.answer(&at, answer)?["complete"] == true)
+    }
+}
+
+/// A file that says how far it was read.
+struct Told<'a> {
+    file: File,
+    done: u64,
+    progress: &'a mut dyn FnMut(u64),
+}
+
+impl Read for Told<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.file.read(bytes)?;
+        self.done += count as u64;
+        (self.progress)(self.done);
+        Ok(count)
     }
 }
 
@@ -190,13 +215,12 @@ fn named(repository: &Path) -> Result<(BTreeMap<String, u64>, BTreeMap<String, S
     for entry in entries {
         let name =
             entry.map_err(|error| TaskError::unreadable(&folder, error))?.file_name().to_string_lossy().into_owned();
-        let Some(client_id) = name.strip_suffix(".json").filter(|of| trust::catalogue::is_label(of, 64)) else {
+        let Some(client_id) = name.strip_suffix(".json").filter(|of| catalogue::is_client_id(of)) else {
             continue;
         };
-        let bytes = needed(&folder.join(&name), trust::CATALOGUE_BYTES_MAX)?;
+        let bytes = needed(&folder.join(&name), catalogue::BYTES_MAX)?;
         let damaged = |why: String| TaskError::new(Exit::Damaged, format!("{}: {why}", shown(&folder.join(&name))));
-        let catalogue: Catalogue = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
-        trust::catalogue::check(&catalogue).map_err(damaged)?;
+        let catalogue = catalogue::parse(&bytes).map_err(damaged)?;
         files.insert(format!("catalogue/{}.{client_id}.json", trust::sha256(&bytes)), STANDARD.encode(&bytes));
         for release in &catalogue.releases {
             let path = format!("manifests/{}", release.manifest.blake3);

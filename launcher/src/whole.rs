@@ -11,13 +11,17 @@ pub const PRIVATE: u32 = 0o600;
 /// For what a web server serves.
 pub const PUBLIC: u32 = 0o644;
 
+/// How names end of what is not in its place yet.
+pub const LEFTOVER: &str = ".tmp";
+
 /// Replaces `file` by `bytes`, with these permission bits, and makes its folder (0700 if the file is private, else 0755).
 /// After a crash the old or the new content is there.
 pub fn write(file: &Path, bytes: &[u8], mode: u32) -> Result<(), TaskError> {
     write_io(file, bytes, mode).map_err(|source| TaskError::unwritable(file, source))
 }
 
-fn write_io(file: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+/// The same, for those who say themselves what cannot be written.
+pub fn write_io(file: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     make_folder(folder, if mode == PRIVATE { 0o700 } else { 0o755 })?;
     let beside = beside(file);
@@ -38,7 +42,20 @@ fn write_io(file: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 /// A name in the same folder that nobody else uses.
 fn beside(file: &Path) -> PathBuf {
     let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    file.with_file_name(format!(".{name}.{}.{:08x}.tmp", std::process::id(), rand::random::<u32>()))
+    file.with_file_name(format!(".{name}.{}.{:08x}{LEFTOVER}", std::process::id(), rand::random::<u32>()))
+}
+
+/// Removes from a folder what killed processes left beside its files. Whoever calls it is alone in writing there.
+pub fn remove_leftovers(folder: &Path) -> io::Result<()> {
+    for item in fs::read_dir(folder)? {
+        let item = item?;
+        let name = item.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with('.') && name.ends_with(LEFTOVER) {
+            fs::remove_file(item.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes a folder and those above it.

@@ -1,7 +1,7 @@
 //! The two ways to log in.
 
 use super::provider::{self, Provider, endpoint, form};
-use super::tokens::{Tokens, save, take};
+use super::tokens::{Place, Tokens, ask_for_place, save, take};
 use crate::error::{Exit, TaskError};
 use aws_lc_rs::digest;
 use base64::Engine as _;
@@ -39,8 +39,9 @@ pub struct Login {
     pub browser: bool,
 }
 
-/// Logs in and keeps the tokens. `tell` is given what the user must do: `{"open": address}`, with `"code"` for devices.
-pub fn login(login: &Login, tell: &mut dyn FnMut(&Value)) -> Result<Tokens, TaskError> {
+/// Logs in and keeps the tokens; says where. `tell` is given what the user must do: `{"open": address}`, with `"code"` for devices.
+pub fn login(login: &Login, tell: &mut dyn FnMut(&Value)) -> Result<(Tokens, Place), TaskError> {
+    ask_for_place()?;
     let token_endpoint = endpoint(&login.provider.token_endpoint, "token")?;
     let mut tokens = Tokens {
         access_token: String::new(),
@@ -57,9 +58,9 @@ pub fn login(login: &Login, tell: &mut dyn FnMut(&Value)) -> Result<Tokens, Task
     } else {
         by_redirect(login, &mut tokens, tell)?
     }
-    save(&tokens)?;
+    let place = save(&tokens)?;
     tracing::info!(scope = tokens.scope, "logged in");
-    Ok(tokens)
+    Ok((tokens, place))
 }
 
 /// The token endpoint's answer to a form, with who asks.

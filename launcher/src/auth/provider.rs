@@ -2,14 +2,13 @@
 
 use crate::error::{Exit, TaskError};
 use crate::settings;
+use crate::tls;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::io::Read;
-use std::sync::Arc;
 use std::time::Duration;
 use ureq::Agent;
-use ureq::tls::{RootCerts, TlsConfig};
 
 /// Answers are small; longer ones are cut off as failures.
 const ANSWER_BYTES_MAX: u64 = 256 << 10;
@@ -62,20 +61,15 @@ impl Answer {
     }
 }
 
-/// An HTTP client that follows no redirects: none of these endpoints may send a secret elsewhere.
-pub fn agent(timeout: Option<Duration>) -> Agent {
-    let tls = TlsConfig::builder()
-        .root_certs(RootCerts::WebPki)
-        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .build();
-    Agent::config_builder()
+/// An HTTP client for this address that follows no redirects: none of these endpoints may send a secret elsewhere.
+pub fn agent(address: &str, timeout: Option<Duration>) -> Result<Agent, TaskError> {
+    let config = Agent::config_builder()
         .timeout_global(timeout)
         .timeout_connect(Some(TIMEOUT))
         .max_redirects(0)
         .http_status_as_error(false)
-        .tls_config(tls)
-        .build()
-        .new_agent()
+        .tls_config(tls::config(address)?);
+    Ok(config.build().new_agent())
 }
 
 /// Name and value pairs as a form or query.
@@ -106,7 +100,7 @@ pub fn check_address(url: &str) -> Result<(), TaskError> {
 /// POSTs a form, with the client's secret (RFC 6749, 2.3.1) if it has one.
 pub fn post(url: &str, client: Option<(&str, &str)>, pairs: &[(&str, &str)]) -> Result<Answer, TaskError> {
     check_address(url)?;
-    let mut request = agent(Some(TIMEOUT)).post(url).header("accept", "application/json");
+    let mut request = agent(url, Some(TIMEOUT))?.post(url).header("accept", "application/json");
     if let Some((id, secret)) = client {
         use base64::Engine as _;
         let escape = |text: &str| utf8_percent_encode(text, ESCAPED).to_string();
@@ -121,7 +115,7 @@ pub fn post(url: &str, client: Option<(&str, &str)>, pairs: &[(&str, &str)]) -> 
 /// GETs JSON.
 pub fn get(url: &str) -> Result<Answer, TaskError> {
     check_address(url)?;
-    answer(url, agent(Some(TIMEOUT)).get(url).header("accept", "application/json").call())
+    answer(url, agent(url, Some(TIMEOUT))?.get(url).header("accept", "application/json").call())
 }
 
 fn answer(url: &str, answered: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Answer, TaskError> {

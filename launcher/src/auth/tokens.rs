@@ -1,16 +1,15 @@
-//! The tokens of this user, in a file that only its owner can read.
-//!
-//! A keyring of the desktop would bring D-Bus and its cryptography into a headless program (and there is none where it runs
-//! most); the file's permission bits are what SSH relies on, too.
+//! The tokens of this user: in the desktop's keyring where there is one, else in a file that only its owner can read, which is what
+//! SSH relies on, too. The file says which of the two it is.
 
+use super::keyring;
 use super::provider::{self, Answer};
 use crate::error::{Exit, TaskError, shown};
-use crate::settings::{Purpose, folder};
+use crate::settings::{Purpose, Settings, folder};
 use crate::trust::now;
 use crate::whole;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const FILE_BYTES_MAX: u64 = 256 << 10;
 /// A token that runs out sooner is refreshed first: what is begun with it must come to its end.
@@ -43,31 +42,147 @@ impl fmt::Debug for Tokens {
     }
 }
 
+/// Where tokens are to be kept: the setting `token_store`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Keep {
+    /// In the keyring if there is one and it takes them, else in the file.
+    #[default]
+    Auto,
+    /// In the keyring, or not at all.
+    Keyring,
+    /// In the file.
+    File,
+}
+
+impl Keep {
+    /// As settings write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Keyring => "keyring",
+            Self::File => "file",
+        }
+    }
+
+    /// The one of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Auto, Self::Keyring, Self::File].into_iter().find(|keep| keep.name() == name)
+    }
+}
+
+/// Where tokens lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// In the desktop's keyring.
+    Keyring,
+    /// In this file, and why not in the keyring, if that was wished for.
+    File(PathBuf, Option<String>),
+    /// In the environment's `VSEKAI_TOKEN`.
+    Environment,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Keyring => f.write_str("the system's keyring"),
+            Self::File(file, None) => f.write_str(&shown(file)),
+            Self::File(file, Some(why)) => write!(f, "{} (the keyring: {why})", shown(file)),
+            Self::Environment => f.write_str("VSEKAI_TOKEN"),
+        }
+    }
+}
+
+/// What the file holds.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Kept {
+    Here(Box<Tokens>),
+    InKeyring { keyring: bool },
+}
+
 fn file() -> Result<PathBuf, TaskError> {
     Ok(folder(Purpose::State)?.join("tokens.json"))
+}
+
+/// The name of the secret in the keyring: another for each state folder.
+fn account(file: &Path) -> String {
+    blake3::hash(file.as_os_str().as_encoded_bytes()).to_hex()[..16].to_owned()
 }
 
 fn not_logged_in() -> TaskError {
     TaskError::new(Exit::Denied, "not logged in: `vsekai auth login` does it")
 }
 
-/// The tokens of this user. [`Exit::Denied`] when there are none.
-pub fn saved() -> Result<Tokens, TaskError> {
+/// The tokens of this user, and where they lie. [`Exit::Denied`] when there are none, or the keyring does not give them.
+pub fn saved() -> Result<(Tokens, Place), TaskError> {
     let file = file()?;
     let bytes = whole::read(&file, FILE_BYTES_MAX)?.ok_or_else(not_logged_in)?;
     // The parser's message could quote a token.
-    serde_json::from_slice(&bytes).map_err(|_| {
-        TaskError::new(
-            Exit::Damaged,
-            format!("{}: not the launcher's tokens; `vsekai auth logout` removes it", shown(&file)),
-        )
-    })
+    let damaged = |what: String| {
+        TaskError::new(Exit::Damaged, format!("{what}: not the launcher's tokens; `vsekai auth logout` removes it"))
+    };
+    match serde_json::from_slice(&bytes).map_err(|_| damaged(shown(&file)))? {
+        Kept::Here(tokens) => Ok((*tokens, Place::File(file, None))),
+        Kept::InKeyring { .. } => {
+            let no_use = |why: &str| {
+                let what = format!(
+                    "the login lies in the system's keyring, which does not give it: {why}; unlock the keyring, or set token_store to `file` and log in again"
+                );
+                TaskError::new(Exit::Denied, what)
+            };
+            if let Some(why) = keyring::missing() {
+                return Err(no_use(&why));
+            }
+            let found = keyring::lookup(&account(&file)).map_err(|why| no_use(&why))?;
+            let text = found.ok_or_else(|| no_use("it has none"))?;
+            let tokens = serde_json::from_str(&text).map_err(|_| damaged("the keyring's entry".into()))?;
+            Ok((tokens, Place::Keyring))
+        }
+    }
 }
 
-pub(super) fn save(tokens: &Tokens) -> Result<(), TaskError> {
+/// Whether tokens will find their place; to be asked before anybody is troubled with a login.
+pub fn ask_for_place() -> Result<(), TaskError> {
+    match (Settings::load()?.token_store, keyring::missing()) {
+        (Keep::Keyring, Some(why)) => Err(no_keyring(&why)),
+        _ => Ok(()),
+    }
+}
+
+fn no_keyring(why: &str) -> TaskError {
+    let what = format!("the keyring does not take the login: {why}; unlock it, or set token_store to `auto` or `file`");
+    TaskError::new(Exit::Unwritable, what)
+}
+
+/// Keeps the tokens, and says where.
+pub(super) fn save(tokens: &Tokens) -> Result<Place, TaskError> {
     let file = file()?;
-    let bytes = serde_json::to_vec(tokens).map_err(|error| TaskError::unwritable(&file, error.into()))?;
-    whole::write(&file, &bytes, whole::PRIVATE)
+    let wish = Settings::load()?.token_store;
+    let text = serde_json::to_string(tokens).map_err(|error| TaskError::unwritable(&file, error.into()))?;
+    let in_keyring = match wish {
+        Keep::File => Err(None),
+        Keep::Auto | Keep::Keyring => {
+            keyring::missing().map_or_else(|| keyring::store(&account(&file), &text), Err).map_err(Some)
+        }
+    };
+    let place = match in_keyring {
+        Ok(()) => Place::Keyring,
+        Err(Some(why)) if wish == Keep::Keyring => return Err(no_keyring(&why)),
+        Err(why) => Place::File(file.clone(), why),
+    };
+    let bytes = if place == Place::Keyring { br#"{"keyring":true}"#.to_vec() } else { text.into_bytes() };
+    let before = whole::read(&file, FILE_BYTES_MAX).ok().flatten();
+    whole::write(&file, &bytes, whole::PRIVATE)?;
+    if place != Place::Keyring && before.is_some_and(|before| is_in_keyring(&before)) {
+        // Nothing points to it any more; it is best gone, too.
+        let _ = keyring::clear(&account(&file));
+    }
+    Ok(place)
+}
+
+fn is_in_keyring(bytes: &[u8]) -> bool {
+    matches!(serde_json::from_slice(bytes), Ok(Kept::InKeyring { .. }))
 }
 
 /// The fields of a provider's answer (RFC 6749, 5.1) that change with every token.
@@ -93,17 +208,18 @@ pub(super) fn take(answer: &Answer, into: &mut Tokens) -> Result<(), TaskError> 
 }
 
 /// An access token that is valid for a minute at least, refreshed if need be, or if `renew`. `VSEKAI_TOKEN` is taken before all others, as it is.
-pub fn access_token(renew: bool) -> Result<String, TaskError> {
+/// With it, where it lies.
+pub fn access_token(renew: bool) -> Result<(String, Place), TaskError> {
     if let Some(given) = std::env::var("VSEKAI_TOKEN").ok().filter(|token| !token.is_empty()) {
-        return Ok(given);
+        return Ok((given, Place::Environment));
     }
     let file = file()?;
     // Providers that rotate refresh tokens take a second use for a theft: one process at a time.
     let _held = whole::lock(&file.with_extension("lock"))?;
-    let mut tokens = saved()?;
+    let (mut tokens, place) = saved()?;
     let valid = tokens.expires.is_none_or(|expires| expires > now() + MARGIN_SECONDS);
     if !renew && valid {
-        return Ok(tokens.access_token);
+        return Ok((tokens.access_token, place));
     }
     let Some(refresh) = tokens.refresh_token.clone() else {
         return Err(TaskError::new(
@@ -118,24 +234,37 @@ pub fn access_token(renew: bool) -> Result<String, TaskError> {
     }
     let answer = provider::post(&tokens.token_endpoint, client, &form)?;
     take(&answer, &mut tokens)?;
-    save(&tokens)?;
+    let place = save(&tokens)?;
     tracing::info!("token refreshed");
-    Ok(tokens.access_token)
+    Ok((tokens.access_token, place))
 }
 
-/// Makes the tokens worthless at the provider, if it has an endpoint for that, and forgets them. True if the provider was told.
-pub fn logout() -> Result<bool, TaskError> {
+/// Makes the tokens worthless at the provider, if it has an endpoint for that, and forgets them. True if the provider was told; and
+/// where they were.
+pub fn logout() -> Result<(bool, Place), TaskError> {
     let file = file()?;
+    let bytes = whole::read(&file, FILE_BYTES_MAX);
     let tokens = saved();
+    let mut place = Place::File(file.clone(), None);
+    if bytes.is_ok_and(|bytes| bytes.is_some_and(|bytes| is_in_keyring(&bytes))) {
+        place = Place::Keyring;
+        // As long as the keyring has it, nobody is logged out: the pointer to it stays.
+        let cleared = keyring::missing().map_or_else(|| keyring::clear(&account(&file)), Err);
+        cleared.map_err(|why| {
+            let what =
+                format!("the login lies in the system's keyring, which does not forget it: {why}; unlock the keyring");
+            TaskError::new(Exit::Denied, what)
+        })?;
+    }
     let removed = std::fs::remove_file(&file);
     let tokens = match (tokens, removed) {
         (Err(error), Err(_)) if error.exit == Exit::Denied => return Err(error),
         (_, Err(error)) => return Err(TaskError::unwritable(&file, error)),
         // Unreadable tokens are gone now; nobody can be told of them.
-        (Err(_), Ok(())) => return Ok(false),
-        (Ok(tokens), Ok(())) => tokens,
+        (Err(_), Ok(())) => return Ok((false, place)),
+        (Ok((tokens, _)), Ok(())) => tokens,
     };
-    let Some(revocation) = &tokens.revocation_endpoint else { return Ok(false) };
+    let Some(revocation) = &tokens.revocation_endpoint else { return Ok((false, place)) };
     let client = tokens.client_secret.as_deref().map(|secret| (tokens.client_id.as_str(), secret));
     let revoke = |token: &str, kind: &str| {
         let mut form = vec![("token", token), ("token_type_hint", kind)];
@@ -147,5 +276,5 @@ pub fn logout() -> Result<bool, TaskError> {
     // Signed access tokens cannot be revoked (RFC 7009, 2.2.1): the refresh token is what counts, if there is one.
     let refresh = tokens.refresh_token.as_deref().map(|token| revoke(token, "refresh_token"));
     let access = revoke(&tokens.access_token, "access_token");
-    Ok(refresh.unwrap_or(access))
+    Ok((refresh.unwrap_or(access), place))
 }

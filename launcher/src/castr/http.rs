@@ -3,12 +3,13 @@
 
 use super::{StoreError, packed_max};
 use crate::caibx::CHUNK_SIZE_MAX;
-use crate::digest::{Id, hex};
+use crate::digest::Id;
+use crate::error::TaskError;
+use crate::hex::hex;
+use crate::tls;
 use std::io::{self, Read, Write};
-use std::sync::Arc;
 use std::time::Duration;
 use ureq::http::{Response, StatusCode};
-use ureq::tls::TlsConfig;
 use ureq::{Agent, Body};
 
 /// Attempts at one request; before the second it waits [`WAIT`], and twice as long before each further one.
@@ -42,11 +43,9 @@ enum Attempt {
 
 impl HttpStore {
     /// `authorization` is sent as the header of that name, as it is.
-    pub fn new(base: &str, authorization: Option<&str>) -> Self {
-        // The one library for cryptography that is in the program anyway.
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    pub fn new(base: &str, authorization: Option<&str>) -> Result<Self, TaskError> {
         let config = Agent::config_builder()
-            .tls_config(TlsConfig::builder().unversioned_rustls_crypto_provider(provider).build())
+            .tls_config(tls::config(base)?)
             .http_status_as_error(false)
             .https_only(base.starts_with("https://"))
             .accept_encoding("identity")
@@ -54,11 +53,11 @@ impl HttpStore {
             .timeout_global(Some(REQUEST_TIMEOUT))
             .max_idle_connections_per_host(32)
             .user_agent(concat!("vsekai/", env!("CARGO_PKG_VERSION")));
-        Self {
+        Ok(Self {
             base: base.trim_end_matches('/').to_owned(),
             authorization: authorization.map(str::to_owned),
             agent: config.build().into(),
-        }
+        })
     }
 
     pub fn name(&self) -> &str {

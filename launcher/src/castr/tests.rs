@@ -15,7 +15,7 @@ struct Fixture {
 impl Fixture {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let store = Store::at(folder.path().to_str().expect("text"), None);
+        let store = Store::at(folder.path().to_str().expect("text"), None).expect("a folder");
         Self { folder, store }
     }
 

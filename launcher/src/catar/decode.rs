@@ -5,6 +5,7 @@ use super::{
     DEPTH_MAX, DEVICE, DEVICE_SIZE, ENTRY, ENTRY_SIZE, FILENAME, GOODBYE, HEADER_SIZE, NAME_MAX, OPEN_ENTRIES_MAX,
     PASSED_OVER, PASSED_OVER_MAX, PAYLOAD, SYMLINK, TARGET_MAX, TYPE_DIRECTORY, TYPE_FILE, TYPE_MASK, TYPE_SYMLINK,
 };
+use crate::read;
 use std::io::{self, Read};
 
 /// What is known of an entry besides its content.
@@ -356,27 +357,26 @@ impl<R: Read> Decoder<R> {
     }
 
     fn fill(&mut self, bytes: &mut [u8]) -> Result<(), CatarError> {
-        let mut filled = 0;
-        while filled < bytes.len() {
-            match self.some(&mut bytes[filled..])? {
-                0 => return Err(self.unsound(self.position, Fault::CutOff)),
-                count => filled += count,
-            }
+        match self.most(bytes)? {
+            count if count == bytes.len() => Ok(()),
+            _ => Err(self.unsound(self.position, Fault::CutOff)),
         }
-        Ok(())
     }
 
     fn some(&mut self, bytes: &mut [u8]) -> Result<usize, CatarError> {
-        loop {
-            match self.source.read(bytes) {
-                Ok(count) => {
-                    self.position += count as u64;
-                    return Ok(count);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(source) => return Err(CatarError::Read { offset: self.position, source }),
-            }
-        }
+        let count = read::some(&mut self.source, bytes);
+        self.passed(count)
+    }
+
+    fn most(&mut self, bytes: &mut [u8]) -> Result<usize, CatarError> {
+        let count = read::most(&mut self.source, bytes);
+        self.passed(count)
+    }
+
+    fn passed(&mut self, count: io::Result<usize>) -> Result<usize, CatarError> {
+        let count = count.map_err(|source| CatarError::Read { offset: self.position, source })?;
+        self.position += count as u64;
+        Ok(count)
     }
 
     fn unsound(&self, offset: u64, fault: Fault) -> CatarError {

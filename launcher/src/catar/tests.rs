@@ -1,6 +1,7 @@
 use super::*;
 use crate::chunker::tests::noise;
-use crate::digest::{Digest, hex};
+use crate::digest::Digest;
+use crate::hex::hex;
 use proptest::prelude::*;
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};

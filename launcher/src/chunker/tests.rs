@@ -1,6 +1,7 @@
 use super::*;
 use crate::caibx::{Header, IndexWriter, flags};
-use crate::digest::{Digest, hex};
+use crate::digest::Digest;
+use crate::hex::hex;
 use proptest::prelude::*;
 
 /// Bytes that nothing is repeated in: splitmix64 from `seed`.

@@ -1,13 +1,13 @@
 //! `vsekai auth …`
 
-use super::output::say;
 use crate::auth::{self, Login, Provider};
 use crate::error::{EXIT_CODES, Exit, TaskError};
+use crate::output::say;
 use crate::settings::{self, Settings};
 use crate::trust::time;
 use clap::{Args, Subcommand};
 use serde_json::json;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 
 /// Logging in at the provider that the update service believes.
 #[derive(Debug, Subcommand)]
@@ -70,18 +70,22 @@ impl Auth {
         match self {
             Self::Login(arguments) => arguments.run(json),
             Self::Token { renew } => {
-                let token = auth::access_token(renew)?;
-                let scope = auth::saved().map(|tokens| tokens.scope).unwrap_or_default();
-                say(json, &json!({ "access_token": token, "scope": scope }), || token.clone())
+                let (token, place) = auth::access_token(renew)?;
+                let scope = auth::saved().map(|(tokens, _)| tokens.scope).unwrap_or_default();
+                if !json && std::io::stderr().is_terminal() {
+                    // Standard output has the token alone, for scripts.
+                    eprintln!("it is kept in {place}");
+                }
+                let said = json!({ "access_token": token, "scope": scope, "kept_in": place.to_string() });
+                say(json, &said, || token.clone())
             }
             Self::Logout => {
-                let told = auth::logout()?;
-                say(json, &json!({ "logged_in": false, "revoked": told }), || {
-                    if told {
-                        "logged out".into()
-                    } else {
-                        "logged out here; the provider takes no word of it, so the token runs out by itself".into()
-                    }
+                let (told, place) = auth::logout()?;
+                let said = json!({ "logged_in": false, "revoked": told, "removed_from": place.to_string() });
+                say(json, &said, || {
+                    let word =
+                        if told { "" } else { "; the provider takes no word of it, so the token runs out by itself" };
+                    format!("logged out: removed from {place}{word}")
                 })
             }
         }
@@ -117,7 +121,7 @@ impl LoginArguments {
             device: self.device || headless,
             browser: screen && !self.no_browser,
         };
-        let tokens = auth::login(&login, &mut |what| {
+        let (tokens, place) = auth::login(&login, &mut |what| {
             let of = |name: &str| what.get(name).and_then(|value| value.as_str()).unwrap_or("");
             // It must be seen before anything is waited for.
             let mut output = std::io::stdout().lock();
@@ -131,8 +135,11 @@ impl LoginArguments {
             let _ = written.and_then(|()| output.flush());
         })?;
         let expires = tokens.expires.map(time::format);
-        say(json, &json!({ "logged_in": true, "scope": tokens.scope, "expires": expires }), || {
-            format!("logged in: {}", if tokens.scope.is_empty() { "no scopes" } else { &tokens.scope })
+        let said =
+            json!({ "logged_in": true, "scope": tokens.scope, "expires": expires, "kept_in": place.to_string() });
+        say(json, &said, || {
+            let scope = if tokens.scope.is_empty() { "no scopes" } else { &tokens.scope };
+            format!("logged in: {scope}; kept in {place}")
         })
     }
 }

@@ -1,7 +1,7 @@
 //! `vsekai config …`: the settings file, key by key.
 
-use super::output::{say, table};
 use crate::error::{EXIT_CODES, Exit, TaskError};
+use crate::output::{say, table};
 use crate::settings::{self, Settings};
 use clap::Subcommand;
 use serde_json::{Map, json};

@@ -1,8 +1,8 @@
 //! `vsekai sync start|pause|resume|check-status|stop`: jobs of the background daemon.
 
-use super::{bytes, print, print_json};
 use crate::daemon::{Client, Job, Order, Status};
 use crate::error::{Exit, TaskError};
+use crate::output::{bytes, say};
 use crate::settings;
 use clap::Args;
 use std::path::PathBuf;
@@ -69,7 +69,7 @@ impl Start {
             client_id: self.client_id.or(profile.as_ref().map(|profile| profile.client_id.clone())),
             channel: self.channel.or(profile.map(|profile| profile.channel)).unwrap_or_else(|| "stable".into()),
             unsigned: self.unsigned,
-            limit_rate: super::system::limits(self.limit_rate)?.bytes_per_second,
+            limit_rate: self.limit_rate,
             keep: self.keep,
         };
         let client = Client::start()?;
@@ -127,11 +127,12 @@ pub fn stop(json: bool) -> Result<(), TaskError> {
 }
 
 fn show(json: bool, jobs: &[Job]) -> Result<(), TaskError> {
-    if json {
-        return print_json(&jobs);
-    }
+    say(json, &jobs, || listed(jobs))
+}
+
+fn listed(jobs: &[Job]) -> String {
     if jobs.is_empty() {
-        return print("no jobs\n");
+        return "no jobs".into();
     }
     let mut text = String::new();
     for job in jobs {
@@ -153,5 +154,5 @@ fn show(json: bool, jobs: &[Job]) -> Result<(), TaskError> {
         }
         text += "\n";
     }
-    print(&text)
+    text
 }

@@ -1,7 +1,7 @@
 //! `vsekai keys …`: a studio's signing keys.
 
-use super::output::{say, table};
 use crate::error::{EXIT_CODES, Exit, TaskError};
+use crate::output::{say, table};
 use crate::trust::{self, KeyRing, Lifetimes, Passphrase, Role, SignedMetadata, Thresholds};
 use crate::whole;
 use clap::{Args, Subcommand};

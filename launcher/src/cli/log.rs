@@ -55,7 +55,7 @@ impl Log {
             }
             Self::Path => {
                 let file = log::file()?;
-                super::output::say(json, &serde_json::json!({ "path": file }), || file.display().to_string())
+                crate::output::say(json, &serde_json::json!({ "path": file }), || file.display().to_string())
             }
         }
     }

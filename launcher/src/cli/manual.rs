@@ -1,8 +1,8 @@
 //! `vsekai completions` and `vsekai man`: what shells and `man` are told, made from the command line's own description.
 
 use super::Cli;
-use super::output::say;
 use crate::error::TaskError;
+use crate::output::say;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 use serde_json::json;

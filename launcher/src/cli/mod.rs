@@ -1,13 +1,11 @@
 //! The command line: one file per group of commands. Only what works stands here; anything else is refused.
 
 pub mod auth;
-mod bar;
 pub mod config;
 pub mod jobs;
 pub mod keys;
 pub mod log;
 pub mod manual;
-mod output;
 pub mod portal;
 pub mod profile;
 pub mod release;
@@ -16,11 +14,11 @@ pub mod sync;
 pub mod system;
 pub mod version;
 
+use crate::bar::{Bar, line};
 use crate::error::{EXIT_CODES, TaskError};
-use bar::Bar;
+use crate::install::Progress;
 use clap::{Parser, Subcommand};
-use serde::Serialize;
-use std::io::{self, Write};
+use std::sync::Arc;
 
 /// Distributes, installs, verifies and runs big builds.
 #[derive(Debug, Parser)]
@@ -104,27 +102,11 @@ impl Cli {
     }
 }
 
-/// Prints text. A reader that closed the output early (`| head`) is no failure.
-fn print(text: &str) -> Result<(), TaskError> {
-    let mut output = io::stdout().lock();
-    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.map_err(TaskError::output),
-    }
-}
-
-/// Prints one JSON object on a line.
-fn print_json(object: &impl Serialize) -> Result<(), TaskError> {
-    let text = serde_json::to_string(object).map_err(|error| TaskError::output(error.into()))?;
-    print(&format!("{text}\n"))
-}
-
-/// A size for people.
-fn bytes(size: u64) -> String {
-    match size {
-        0..1_000 => format!("{size} B"),
-        1_000..1_000_000 => format!("{:.1} kB", size as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} MB", size as f64 / 1e6),
-        _ => format!("{:.2} GB", size as f64 / 1e9),
-    }
+/// A progress bar of an installation's work.
+fn watch(progress: Arc<Progress>) -> Bar {
+    Bar::show(move || {
+        let look = progress.look();
+        let worth = look.state.is_at_work() || look.total > 0;
+        worth.then(|| line(&look.state.to_string(), look.done, look.total))
+    })
 }

@@ -1,7 +1,7 @@
 //! `vsekai portal …`: the game client, launched and kept.
 
-use super::output::say;
 use crate::error::{EXIT_CODES, Exit, TaskError};
+use crate::output::say;
 use crate::portal::{self, Launch, Portal, Status};
 use crate::settings::Settings;
 use crate::whole;

@@ -1,8 +1,8 @@
 //! `vsekai profile …`: which builds are followed, from where, to where.
 
-use super::output::{say, table};
 use crate::error::{EXIT_CODES, Exit, TaskError};
-use crate::fetch::{self, Limits};
+use crate::fetch;
+use crate::output::{say, table};
 use crate::settings::{self, Profile, Purpose, Settings};
 use crate::trust::{self, Pin};
 use crate::whole;
@@ -151,7 +151,7 @@ fn pin(profile: &Profile, file: Option<PathBuf>, key: Option<String>, first_use:
     };
     // Another profile of the same repository may have done it; it must not be replaced in silence, nor another root be ignored.
     if !trust::pinned(&state) {
-        trust::pin(&*fetch::open(&profile.repository, Limits::default())?, &state, pin)?;
+        trust::pin(&*fetch::open(&profile.repository, Settings::load()?.limits(None))?, &state, pin)?;
     } else if !trust::agrees(&state, pin)? {
         let why = format!(
             "{}: another root of trust is pinned for this repository; if it is to be trusted anew, remove that folder first",

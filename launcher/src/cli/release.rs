@@ -1,22 +1,25 @@
 //! `vsekai version sign|channel|upload|list|download|delete`.
 
 use super::keys::{Days, KeyFolder, say_signed};
-use super::output::{say, table};
-use super::{Bar, bytes};
+use crate::bar::{Bar, line};
+use crate::catalogue;
 use crate::error::{Exit, TaskError, shown};
-use crate::fetch::{self, Limits};
+use crate::fetch;
 use crate::install::{self, Follow, Installation, Links, Progress};
 use crate::offers::Offers;
+use crate::output::{bytes, say, table};
 use crate::publish::{Job, publish};
 use crate::release::{Catalogue, Channel};
 use crate::settings::{self, Profile, Purpose, Settings, trust_folder};
+use crate::sync::archive::unpack;
 use crate::trust::{self, time};
-use crate::upload::Service;
+use crate::upload::{Report, Service};
 use crate::whole;
 use clap::Args;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Of `version sign`.
 #[derive(Debug, Args)]
@@ -100,16 +103,16 @@ fn change(
     client_id: &str,
     edit: impl FnOnce(&mut Catalogue) -> Result<(), TaskError>,
 ) -> Result<(), TaskError> {
-    if !trust::catalogue::is_label(client_id, 64) {
+    if !catalogue::is_client_id(client_id) {
         return Err(TaskError::new(Exit::Usage, format!("{client_id:?} is no build: 1 to 64 of a-z, 0-9 and -")));
     }
     let file = repository.join("catalogue").join(format!("{client_id}.json"));
-    let read = whole::read(&file, trust::CATALOGUE_BYTES_MAX)?;
+    let read = whole::read(&file, catalogue::BYTES_MAX)?;
     let read = read.ok_or_else(|| TaskError::new(Exit::NotFound, format!("{}: no such build here", shown(&file))))?;
     let damaged = |why: String| TaskError::new(Exit::Damaged, format!("{}: {why}", shown(&file)));
-    let mut catalogue: Catalogue = serde_json::from_slice(&read).map_err(|error| damaged(error.to_string()))?;
+    let mut catalogue = catalogue::parse(&read).map_err(damaged)?;
     edit(&mut catalogue)?;
-    trust::catalogue::check(&catalogue).map_err(|why| TaskError::new(Exit::Usage, why))?;
+    catalogue::check(&catalogue).map_err(|why| TaskError::new(Exit::Usage, why))?;
     let text = serde_json::to_vec_pretty(&catalogue).map_err(|error| damaged(error.to_string()))?;
     whole::write(&file, &text, whole::PUBLIC)
 }
@@ -139,7 +142,8 @@ impl At {
 /// Of `version upload`.
 #[derive(Debug, Args)]
 pub struct Upload {
-    /// A build's folder (or a file that is all of a build), or a repository's folder that is packed and signed already.
+    /// A build: its folder, an archive of it (.catar, as `sync tar` makes it), or a file that is all of it. Or a repository's folder that is
+    /// packed and signed already.
     #[arg(long)]
     file: PathBuf,
     /// Which service.
@@ -174,12 +178,26 @@ pub struct Upload {
     service_signs: bool,
 }
 
+/// Brings a repository up, with a progress bar.
+fn publish_with_bar(service: &Service, repository: &Path) -> Result<Report, TaskError> {
+    let counts = Arc::new((AtomicU64::new(0), AtomicU64::new(0)));
+    let seen = counts.clone();
+    let _bar = Bar::show(move || {
+        let (sent, all) = (seen.0.load(Ordering::Relaxed), seen.1.load(Ordering::Relaxed));
+        (all > 0).then(|| line("Uploading", sent, all))
+    });
+    service.publish(repository, &mut |sent, all| {
+        counts.0.store(sent, Ordering::Relaxed);
+        counts.1.store(all, Ordering::Relaxed);
+    })
+}
+
 impl Upload {
     pub(super) fn run(self, json: bool) -> Result<(), TaskError> {
         let service = self.at.service()?;
         let packed = self.file.join(trust::METADATA).is_dir() && self.file.join("catalogue").is_dir();
         let repository = if packed { self.file.clone() } else { self.pack()? };
-        let report = service.publish(&repository, &mut |sent, all| tracing::info!(sent, all, "uploading"))?;
+        let report = publish_with_bar(&service, &repository)?;
         say(json, &report, || {
             let list = |what: &str, names: &[String]| {
                 if names.is_empty() { String::new() } else { format!("; {what}: {}", names.join(", ")) }
@@ -215,9 +233,16 @@ impl Upload {
         };
         let unreadable = |error| TaskError::unreadable(&self.file, error);
         let single = if std::fs::metadata(&self.file).map_err(unreadable)?.is_file() {
-            let folder = tempfile::tempdir().map_err(unreadable)?;
-            std::fs::copy(&self.file, folder.path().join(self.file.file_name().unwrap_or_default()))
-                .map_err(unreadable)?;
+            // Where the repository is there is room for builds.
+            whole::make_folder(&repository, 0o755).map_err(|error| TaskError::unwritable(&repository, error))?;
+            let folder =
+                tempfile::tempdir_in(&repository).map_err(|error| TaskError::unwritable(&repository, error))?;
+            if self.file.extension().is_some_and(|ending| ending == "catar") {
+                unpack(&self.file, folder.path())?;
+            } else {
+                std::fs::copy(&self.file, folder.path().join(self.file.file_name().unwrap_or_default()))
+                    .map_err(unreadable)?;
+            }
             Some(folder)
         } else {
             None
@@ -257,7 +282,7 @@ pub struct Followed {
 impl Followed {
     fn open(&self) -> Result<(Profile, trust::Signed), TaskError> {
         let profile = settings::profile(self.profile.as_deref())?;
-        let fetch = fetch::open(&profile.repository, Limits::default())?;
+        let fetch = fetch::open(&profile.repository, Settings::load()?.limits(None))?;
         let signed = trust::Signed {
             fetch,
             state: trust_folder(&profile.repository, &profile.client_id)?,
@@ -310,9 +335,9 @@ impl Download {
             Some(destination) => destination,
             None => settings::folder(Purpose::Data)?.join("downloads").join(&profile.client_id).join(&self.version),
         };
-        let fetch = fetch::open(&profile.repository, Limits::default())?;
+        let fetch = fetch::open(&profile.repository, Settings::load()?.limits(None))?;
         let progress = Arc::new(Progress::default());
-        let _bar = Bar::show(progress.clone());
+        let _bar = super::watch(progress.clone());
         let outcome = install::update(
             &Installation::open(&folder)?,
             &Follow {
@@ -394,7 +419,7 @@ impl Delete {
         } else {
             trust::sign(&repository, &ring, lifetimes, trust::now())?;
         }
-        let report = service.publish(&repository, &mut |_, _| {})?;
+        let report = publish_with_bar(&service, &repository)?;
         say(json, &report, || {
             format!("removed: {}; its files stay for the service's grace time", report.removed.join(", "))
         })

@@ -2,11 +2,11 @@
 
 use crate::auth::VerifierConfig;
 use crate::error::{Exit, TaskError};
+use crate::output::say;
 use crate::serve;
 use crate::settings::{Purpose, folder};
 use clap::Args;
 use serde_json::json;
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -55,6 +55,9 @@ pub struct Serve {
     /// Requests a second that one address may make in the long run; ten times as many at once.
     #[arg(long = "requests_per_second", alias = "requests-per-second", default_value_t = 200.0)]
     requests_per_second: f64,
+    /// A proxy, by its address or network (10.0.0.0/8), whose X-Forwarded-For says who asks. May be repeated; none is believed otherwise.
+    #[arg(long = "trusted_proxy", alias = "trusted-proxy", value_name = "ADDRESS")]
+    trusted_proxy: Vec<serve::Network>,
 }
 
 impl Serve {
@@ -92,17 +95,12 @@ impl Serve {
             grace_seconds: self.grace_hours * 3_600,
             chunks: self.chunks.map(|store| (store, self.indexes)),
             requests_per_second: self.requests_per_second,
+            trusted_proxies: self.trusted_proxy,
         };
         serve::run(config, |at| {
-            let mut output = std::io::stdout().lock();
             let address = format!("http://{at}");
             // Nobody needs to read it.
-            let _ = if json {
-                writeln!(output, "{}", json!({ "listening": address }))
-            } else {
-                writeln!(output, "serving at {address}")
-            };
-            let _ = output.flush();
+            let _ = say(json, &json!({ "listening": address }), || format!("serving at {address}"));
         })
     }
 }

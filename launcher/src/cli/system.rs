@@ -1,9 +1,9 @@
 //! `vsekai system …`: the installation in the foreground.
 
-use super::{Bar, bytes, print, print_json};
 use crate::error::{EXIT_CODES, Exit, TaskError};
-use crate::fetch::{self, Limits};
+use crate::fetch;
 use crate::install::{self, Follow, Installation, Links, Outcome, Progress, Verdict};
+use crate::output::{bytes, say};
 use crate::settings::{self, Profile, Settings};
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -150,13 +150,6 @@ fn absolute(folder: &str) -> Result<String, TaskError> {
         .map_err(|_| TaskError::new(Exit::Usage, format!("{folder}: its whole name is not Unicode")))
 }
 
-/// The limits of downloads: a flag's, else the settings'.
-pub(super) fn limits(limit_rate: Option<u64>) -> Result<Limits, TaskError> {
-    let kib = Settings::load()?.bandwidth_limit;
-    let bytes_per_second = limit_rate.or((kib > 0).then(|| kib.saturating_mul(1_024)));
-    Ok(Limits { bytes_per_second, ..Limits::default() })
-}
-
 impl System {
     /// Does the task.
     pub fn run(self, json: bool) -> Result<(), TaskError> {
@@ -164,7 +157,7 @@ impl System {
             Self::Update { origin, how, version, again } => {
                 with(&origin, Some(&how), version, again, |follow, root| {
                     let installation = Installation::open(root)?;
-                    say(json, &install::update(&installation, follow)?)
+                    report(json, &install::update(&installation, follow)?)
                 })
             }
             Self::Check { origin, exit_code } => {
@@ -176,7 +169,7 @@ impl System {
                     None => settings::profile(profile_name.as_deref())?.root,
                 };
                 let installation = Installation::open(&root)?;
-                say(json, &install::rollback(&installation, &Progress::default())?)
+                report(json, &install::rollback(&installation, &Progress::default())?)
             }
             Self::Verify { origin } => with(&origin, None, None, false, |follow, root| {
                 let verdict = install::verify(&Installation::look(root)?, follow)?;
@@ -199,7 +192,7 @@ impl System {
                     }
                     told.is_ok()
                 })?;
-                told.and_then(|()| if outcome.done || json { say(json, &outcome) } else { Ok(()) })
+                told.and_then(|()| if outcome.done || json { report(json, &outcome) } else { Ok(()) })
             }),
         }
     }
@@ -215,9 +208,9 @@ fn with(
 ) -> Result<(), TaskError> {
     let profile = origin.profile()?;
     let offers = crate::daemon::offers(&profile.repository, &profile.client_id, origin.unsigned)?;
-    let fetch = fetch::open(&profile.repository, limits(how.and_then(|how| how.limit_rate))?)?;
+    let fetch = fetch::open(&profile.repository, Settings::load()?.limits(how.and_then(|how| how.limit_rate)))?;
     let progress = Arc::new(Progress::default());
-    let _bar = Bar::show(progress.clone());
+    let _bar = super::watch(progress.clone());
     let follow = Follow {
         offers: &*offers,
         fetch: &*fetch,
@@ -235,13 +228,11 @@ fn check(json: bool, root: &Path, exit_code: bool, follow: &Follow<'_>) -> Resul
     let installation = Installation::look(root)?;
     let answer = install::check(&installation, follow)?;
     let notes = installation.notes();
-    if json {
-        let mut object = serde_json::to_value(&answer).expect("an answer is JSON");
-        object["state"] = json!(notes.state);
-        object["target"] = json!(notes.target);
-        object["failure"] = json!(notes.failure);
-        print_json(&object)?;
-    } else {
+    let mut object = serde_json::to_value(&answer).expect("an answer is JSON");
+    object["state"] = json!(notes.state);
+    object["target"] = json!(notes.target);
+    object["failure"] = json!(notes.failure);
+    say(json, &object, || {
         let installed = answer.installed.as_deref().unwrap_or("nothing");
         let mut text = match (answer.update, answer.held) {
             (true, _) => format!(
@@ -270,18 +261,19 @@ fn check(json: bool, root: &Path, exit_code: bool, follow: &Follow<'_>) -> Resul
         if let Some(failure) = &notes.failure {
             text += &format!(": {failure}");
         }
-        print(&format!("{text}\n"))?;
-    }
+        text
+    })?;
     if exit_code && !answer.update {
         return Err(TaskError::new(Exit::NotFound, "no update"));
     }
     Ok(())
 }
 
-fn say(json: bool, outcome: &Outcome) -> Result<(), TaskError> {
-    if json {
-        return print_json(outcome);
-    }
+fn report(json: bool, outcome: &Outcome) -> Result<(), TaskError> {
+    say(json, outcome, || told(outcome))
+}
+
+fn told(outcome: &Outcome) -> String {
     let before = outcome.before.as_deref().unwrap_or("nothing");
     let mut text = if outcome.done {
         format!(
@@ -305,13 +297,14 @@ fn say(json: bool, outcome: &Outcome) -> Result<(), TaskError> {
             outcome.changed[0]
         );
     }
-    print(&text)
+    text
 }
 
 fn judge(json: bool, verdict: &Verdict) -> Result<(), TaskError> {
-    if json {
-        return print_json(verdict);
-    }
+    say(json, verdict, || judged(verdict))
+}
+
+fn judged(verdict: &Verdict) -> String {
     let mut text = String::new();
     for path in &verdict.damaged {
         text += &format!("damaged  {path}\n");
@@ -324,5 +317,5 @@ fn judge(json: bool, verdict: &Verdict) -> Result<(), TaskError> {
     if count > 0 {
         text += &format!("; repair will fetch {fetch} in {} requests", verdict.repair_requests.unwrap_or(0));
     }
-    print(&format!("{text}\n"))
+    text
 }

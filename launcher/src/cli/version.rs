@@ -1,8 +1,9 @@
 //! `vsekai version …`
 
-use crate::cli::{bytes, release};
+use crate::cli::release;
 use crate::error::{EXIT_CODES, TaskError};
 use crate::manifest::ChunkSizes;
+use crate::output::{bytes, say};
 use crate::publish::{Job, publish};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
@@ -128,26 +129,25 @@ impl Pack {
             level: self.level,
             keep: self.keep,
         })?;
-        if json {
-            return super::print_json(&report);
-        }
-        let mut text = format!(
-            "version {}: {} in {} entries\nmanifest {} ({})\n{} of {} chunks are new, in {} new packs ({}); {} packs in all\n",
-            report.version,
-            bytes(report.total_size),
-            report.entries,
-            report.manifest,
-            bytes(report.manifest_size),
-            report.new_chunks,
-            report.chunks,
-            report.new_packs,
-            bytes(report.new_packs_size),
-            report.packs,
-        );
-        for (from, size) in &report.deltas {
-            text += &format!("delta from {from}: {}\n", bytes(*size));
-        }
-        super::print(&text)
+        say(json, &report, || {
+            let mut text = format!(
+                "version {}: {} in {} entries\nmanifest {} ({})\n{} of {} chunks are new, in {} new packs ({}); {} packs in all\n",
+                report.version,
+                bytes(report.total_size),
+                report.entries,
+                report.manifest,
+                bytes(report.manifest_size),
+                report.new_chunks,
+                report.chunks,
+                report.new_packs,
+                bytes(report.new_packs_size),
+                report.packs,
+            );
+            for (from, size) in &report.deltas {
+                text += &format!("delta from {from}: {}\n", bytes(*size));
+            }
+            text
+        })
     }
 }
 

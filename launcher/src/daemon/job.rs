@@ -2,11 +2,12 @@
 
 use super::mirror::mirror;
 use crate::error::{Exit, TaskError, one_line, shown};
-use crate::fetch::{self, Limits};
+use crate::fetch;
 use crate::install::{self, Follow, Installation, Links, Look, Progress};
 use crate::offers::{Offers, Unsigned};
-use crate::settings::trust_folder;
+use crate::settings::{Settings, trust_folder};
 use crate::trust::Signed;
+use crate::whole;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -92,7 +93,9 @@ impl Jobs {
             std::fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
         for job in &mut jobs {
             job.progress = None;
-            if job.status == Status::Running {
+            // At a machine's start the network may come later than the daemon before this one.
+            let without_network = job.status == Status::Failed && job.exit == Some(Exit::Network as u8);
+            if job.status == Status::Running || without_network {
                 job.status = Status::Queued;
             }
         }
@@ -106,7 +109,7 @@ impl Jobs {
     fn save(&self, inner: &Inner) -> Result<(), TaskError> {
         let text = serde_json::to_vec_pretty(&inner.jobs).expect("jobs are JSON");
         self.changed.notify_all();
-        crate::files::replace(&self.file, &text).map_err(|source| TaskError::unwritable(&self.file, source))
+        whole::write(&self.file, &text, whole::PRIVATE)
     }
 
     pub fn list(&self) -> Vec<Job> {
@@ -260,7 +263,7 @@ fn only_client(folder: &Path) -> Result<String, TaskError> {
     let mut names = vec![];
     for item in std::fs::read_dir(folder.join("catalogue")).map_err(unreadable)? {
         let name = item.map_err(unreadable)?.file_name().to_string_lossy().into_owned();
-        names.extend(name.strip_suffix(".json").filter(|name| crate::offers::is_client_id(name)).map(str::to_owned));
+        names.extend(name.strip_suffix(".json").filter(|name| crate::catalogue::is_client_id(name)).map(str::to_owned));
     }
     match names.as_slice() {
         [name] => Ok(name.clone()),
@@ -286,7 +289,7 @@ fn do_order(order: &Order, progress: &Progress) -> Result<Option<String>, TaskEr
         None => only_client(folder)?,
     };
     let offers = offers(&order.source, &client_id, order.unsigned)?;
-    let fetch = fetch::open(&order.source, Limits { bytes_per_second: order.limit_rate, ..Limits::default() })?;
+    let fetch = fetch::open(&order.source, Settings::load()?.limits(order.limit_rate))?;
     let installation = Installation::open(&order.destination)?;
     let follow = Follow {
         offers: &*offers,
@@ -304,7 +307,7 @@ fn do_order(order: &Order, progress: &Progress) -> Result<Option<String>, TaskEr
 /// The catalogue's source for an address.
 pub(crate) fn offers(repository: &str, client_id: &str, unsigned: bool) -> Result<Box<dyn Offers>, TaskError> {
     if !unsigned {
-        let fetch = fetch::open(repository, Limits::default())?;
+        let fetch = fetch::open(repository, Settings::load()?.limits(None))?;
         let state = trust_folder(repository, client_id)?;
         return Ok(Box::new(Signed { fetch, state, client_id: client_id.into() }));
     }

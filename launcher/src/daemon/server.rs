@@ -3,6 +3,7 @@
 use super::job::{Job, Jobs, Order};
 use super::{Reach, lock, state_folder};
 use crate::error::{Exit, TaskError};
+use crate::whole;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
@@ -13,8 +14,6 @@ use axum::{Json, Router};
 use futures_util::stream::{self, Stream};
 use rand::RngExt;
 use std::convert::Infallible;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -39,11 +38,8 @@ pub(crate) fn serve() -> Result<(), TaskError> {
         move |source: std::io::Error| TaskError::because(Exit::Failed, what, source)
     };
     let token: [u8; 32] = rand::rng().random();
-    let shared = Arc::new(Shared {
-        jobs: Jobs::load(&folder),
-        token: crate::manifest::codec::hex(&token),
-        stop: watch::Sender::new(false),
-    });
+    let shared =
+        Arc::new(Shared { jobs: Jobs::load(&folder), token: crate::hex::hex(&token), stop: watch::Sender::new(false) });
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -57,15 +53,7 @@ pub(crate) fn serve() -> Result<(), TaskError> {
         let port = listener.local_addr().map_err(failed("no port of 127.0.0.1"))?.port();
         let path = folder.join("daemon.json");
         let reach = Reach { port, token: shared.token.clone(), pid: std::process::id() };
-        let write = || -> std::io::Result<()> {
-            // Nobody else may read it, not even for a moment.
-            let new = folder.join(".new-daemon.json");
-            let _ = std::fs::remove_file(&new);
-            let mut file = std::fs::File::options().create_new(true).write(true).mode(0o600).open(&new)?;
-            file.write_all(&serde_json::to_vec(&reach)?)?;
-            std::fs::rename(&new, &path)
-        };
-        write().map_err(|source| TaskError::unwritable(&path, source))?;
+        whole::write(&path, &serde_json::to_vec(&reach).expect("an address is JSON"), whole::PRIVATE)?;
         let mut stopped = shared.stop.subscribe();
         let signals = shared.clone();
         tokio::spawn(async move {

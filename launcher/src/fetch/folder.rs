@@ -1,7 +1,7 @@
 //! A repository in a folder: a USB stick, a network drive, a trial.
 
 use super::http::Pace;
-use super::{Fetch, FetchError, Limits, is_path};
+use super::{Broken, Fetch, FetchError, Limits, is_path, pass_on};
 use crate::error::{Exit, TaskError, shown};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -13,10 +13,11 @@ use std::path::{Path, PathBuf};
 pub struct Folder {
     folder: PathBuf,
     pace: Pace,
+    connections: usize,
 }
 
 impl Folder {
-    /// Of `limits`, only the bandwidth is used.
+    /// Of `limits`, only the bandwidth and the number of connections are used.
     ///
     /// # Errors
     /// When it is not there.
@@ -24,7 +25,11 @@ impl Folder {
         if !folder.is_dir() {
             return Err(TaskError::new(Exit::Unreadable, format!("{}: no such folder", shown(folder))));
         }
-        Ok(Self { folder: folder.to_owned(), pace: Pace::new(limits.bytes_per_second) })
+        Ok(Self {
+            folder: folder.to_owned(),
+            pace: Pace::new(limits.bytes_per_second),
+            connections: limits.connections,
+        })
     }
 
     fn file(&self, path: &str) -> Result<(File, u64), FetchError> {
@@ -47,6 +52,10 @@ fn network(path: &str, error: &io::Error) -> FetchError {
 }
 
 impl Fetch for Folder {
+    fn connections(&self) -> usize {
+        self.connections
+    }
+
     fn whole(&self, path: &str, max: u64) -> Result<Vec<u8>, FetchError> {
         let (file, size) = self.file(path)?;
         let mut bytes = vec![];
@@ -67,23 +76,14 @@ impl Fetch for Folder {
     ) -> Result<(), FetchError> {
         let (mut file, _) = self.file(path)?;
         file.seek(SeekFrom::Start(range.start)).map_err(|error| network(path, &error))?;
-        let mut left = range.end.saturating_sub(range.start);
-        let mut piece = vec![0; 128 << 10];
-        while left > 0 {
-            let wanted = piece.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            let count = match file.read(&mut piece[..wanted]) {
-                Ok(0) => {
-                    let why = format!("ends {left} bytes before {}", range.end);
-                    return Err(FetchError::Network { path: path.into(), why });
-                }
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(network(path, &error)),
-            };
-            self.pace.take(count as u64);
-            into(&piece[..count]).map_err(|source| FetchError::Sink { path: path.into(), source })?;
-            left -= count as u64;
-        }
-        Ok(())
+        let mut next = range.start;
+        pass_on(&mut file, &self.pace, 0, &mut next, range.end, into).map_err(|broken| match broken {
+            Broken::Ended => {
+                let why = format!("ends {} bytes before {}", range.end - next, range.end);
+                FetchError::Network { path: path.into(), why }
+            }
+            Broken::Read(error) => network(path, &error),
+            Broken::Sink(source) => FetchError::Sink { path: path.into(), source },
+        })
     }
 }

@@ -1,10 +1,10 @@
 //! A repository on a web server: ranges, retries from where it broke off, a bandwidth limit.
 
-use super::{Fetch, FetchError, is_path};
+use super::{Broken, Fetch, FetchError, is_path, pass_on};
 use rand::RngExt;
 use std::io::{self, Read};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use ureq::Agent;
 use ureq::tls::TlsConfig;
@@ -14,6 +14,8 @@ use ureq::tls::TlsConfig;
 pub struct Limits {
     /// All connections together; `None` for as many as come.
     pub bytes_per_second: Option<u64>,
+    /// Requests at a time.
+    pub connections: usize,
     /// Tries in a row without a single byte before giving up.
     pub tries: u32,
     /// Before the second try; doubled each time, up to 8 s, and drawn between its half and its whole.
@@ -26,6 +28,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             bytes_per_second: None,
+            // Measured: more brought nothing at 40 ms to the first byte and 50 Mbit/s.
+            connections: 6,
             tries: 6,
             backoff: Duration::from_millis(500),
             patience: Duration::from_secs(20),
@@ -59,9 +63,7 @@ enum Failure {
 
 impl Http {
     /// `base` begins with `http://` or `https://`; from the latter no redirection leads to the former.
-    pub fn new(base: &str, limits: Limits) -> Self {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let tls = TlsConfig::builder().unversioned_rustls_crypto_provider(provider).build();
+    pub fn new(base: &str, limits: Limits, tls: TlsConfig) -> Self {
         let agent = Agent::config_builder()
             .http_status_as_error(false)
             .https_only(base.starts_with("https://"))
@@ -72,7 +74,7 @@ impl Http {
             .timeout_connect(Some(limits.patience))
             .timeout_recv_response(Some(limits.patience))
             .timeout_per_read(Some(limits.patience))
-            .max_idle_connections_per_host(16)
+            .max_idle_connections_per_host(limits.connections.max(2))
             .build()
             .new_agent();
         Self { agent, base: base.trim_end_matches('/').to_owned(), limits, pace: Pace::new(limits.bytes_per_second) }
@@ -138,6 +140,10 @@ fn refused(path: &str, why: &str) -> Failure {
 }
 
 impl Fetch for Http {
+    fn connections(&self) -> usize {
+        self.limits.connections
+    }
+
     fn whole(&self, path: &str, max: u64) -> Result<Vec<u8>, FetchError> {
         let mut bytes = vec![];
         self.retry(path, |_| {
@@ -179,7 +185,6 @@ impl Fetch for Http {
         into: &mut dyn FnMut(&[u8]) -> io::Result<()>,
     ) -> Result<(), FetchError> {
         let mut next = range.start;
-        let mut piece = vec![0; 64 << 10];
         if range.is_empty() {
             return Ok(());
         }
@@ -187,26 +192,17 @@ impl Fetch for Http {
             let (body, ranged) = self.request(path, Some(&(next..range.end)))?;
             let mut reader = body.into_reader();
             // A server that knows no ranges sends the file from its beginning.
-            let mut skip = if ranged { 0 } else { next };
-            while next < range.end {
-                let wanted = piece.len().min(usize::try_from(skip + range.end - next).unwrap_or(usize::MAX));
-                let count = match reader.read(&mut piece[..wanted]) {
-                    Ok(0) => return Err(Failure::Passing { why: "the answer broke off".into(), after: None }),
-                    Ok(count) => count,
-                    Err(error) => return Err(Failure::Passing { why: error.to_string(), after: None }),
-                };
-                self.pace.take(count as u64);
-                let skipped = count.min(usize::try_from(skip).unwrap_or(usize::MAX));
-                skip -= skipped as u64;
-                let bytes = &piece[skipped..count];
-                if !bytes.is_empty() {
-                    into(bytes).map_err(|source| Failure::Final(FetchError::Sink { path: path.into(), source }))?;
-                    next += bytes.len() as u64;
-                    *progress = true;
-                }
-            }
+            let skip = if ranged { 0 } else { next };
+            let before = next;
+            let passed = pass_on(&mut reader, &self.pace, skip, &mut next, range.end, into);
+            *progress = next > before;
+            passed.map_err(|broken| match broken {
+                Broken::Ended => Failure::Passing { why: "the answer broke off".into(), after: None },
+                Broken::Read(error) => Failure::Passing { why: error.to_string(), after: None },
+                Broken::Sink(source) => Failure::Final(FetchError::Sink { path: path.into(), source }),
+            })?;
             // A connection whose answer was read to its end is used again.
-            let _ = reader.read(&mut piece[..1]);
+            let _ = reader.read(&mut [0]);
             Ok(())
         })
     }

@@ -7,12 +7,20 @@ pub use folder::Folder;
 pub use http::{Http, Limits};
 
 use crate::error::{Exit, TaskError};
-use std::io;
+use crate::read;
+use crate::tls;
+use http::Pace;
+use std::io::{self, Read};
 use std::ops::Range;
 use std::path::Path;
 
 /// Reads files of a repository by their path in it (`/` between the parts, never `..`). Callers run on several threads.
 pub trait Fetch: Send + Sync {
+    /// How many requests are worth making at a time.
+    fn connections(&self) -> usize {
+        Limits::default().connections
+    }
+
     /// The whole file, refused when it is longer than `max` bytes.
     fn whole(&self, path: &str, max: u64) -> Result<Vec<u8>, FetchError>;
 
@@ -83,10 +91,10 @@ impl FetchError {
 /// Opens a repository: a web address (`http://`, `https://`) or a folder.
 ///
 /// # Errors
-/// When the address is neither, or the folder is not there.
+/// When the address is neither, the folder is not there, or the settings for https are not what they should be.
 pub fn open(repository: &str, limits: Limits) -> Result<Box<dyn Fetch>, TaskError> {
     if repository.starts_with("http://") || repository.starts_with("https://") {
-        return Ok(Box::new(Http::new(repository, limits)));
+        return Ok(Box::new(Http::new(repository, limits, tls::config(repository)?)));
     }
     if let Some((scheme, _)) = repository.split_once("://") {
         return Err(TaskError::new(
@@ -95,6 +103,42 @@ pub fn open(repository: &str, limits: Limits) -> Result<Box<dyn Fetch>, TaskErro
         ));
     }
     Ok(Box::new(Folder::open(Path::new(repository), limits)?))
+}
+
+/// What came between a reader and `into`.
+enum Broken {
+    /// The reader ended too early.
+    Ended,
+    Read(io::Error),
+    Sink(io::Error),
+}
+
+/// Gives `into` the bytes from `next` to `end`, having passed over `skip` of them; `next` says how far it came.
+fn pass_on(
+    reader: &mut dyn Read,
+    pace: &Pace,
+    mut skip: u64,
+    next: &mut u64,
+    end: u64,
+    into: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+) -> Result<(), Broken> {
+    let mut piece = vec![0; 64 << 10];
+    while *next < end {
+        let wanted = piece.len().min(usize::try_from(skip + end - *next).unwrap_or(usize::MAX));
+        let count = match read::some(reader, &mut piece[..wanted]).map_err(Broken::Read)? {
+            0 => return Err(Broken::Ended),
+            count => count,
+        };
+        pace.take(count as u64);
+        let skipped = count.min(usize::try_from(skip).unwrap_or(usize::MAX));
+        skip -= skipped as u64;
+        let bytes = &piece[skipped..count];
+        if !bytes.is_empty() {
+            into(bytes).map_err(Broken::Sink)?;
+            *next += bytes.len() as u64;
+        }
+    }
+    Ok(())
 }
 
 /// Whether a path in a repository is one: a server may be asked for anything, a folder must not be left.

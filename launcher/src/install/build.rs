@@ -8,7 +8,7 @@ use super::tree::{Link, Staging, copy, mode, sound_chunks};
 use crate::delta::build::Whereabouts;
 use crate::delta::{Run, run_size};
 use crate::error::{Exit, TaskError};
-use crate::manifest::codec::hex;
+use crate::hex::hex;
 use crate::manifest::{Chunk, Kind, Manifest};
 use crate::pack::{Unpacker, decompress_after, digest};
 use rayon::prelude::*;

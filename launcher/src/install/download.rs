@@ -11,8 +11,6 @@ use std::sync::{Mutex, PoisonError};
 const GAP_MAX: u64 = 256 << 10;
 /// Most bytes of a request: what a broken connection or a slow one of several may hold up.
 const REQUEST_SIZE: u64 = 16 << 20;
-/// Connections at the same time.
-const CONNECTIONS: usize = 6;
 
 /// Bytes that belong together, somewhere in a file of the repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +71,7 @@ pub(crate) fn run(
     let failure: Mutex<Option<FetchError>> = Mutex::new(None);
     let failed = || failure.lock().unwrap_or_else(PoisonError::into_inner);
     std::thread::scope(|scope| {
-        for _ in 0..CONNECTIONS.min(requests.len()) {
+        for _ in 0..fetch.connections().clamp(1, requests.len().max(1)) {
             scope.spawn(|| {
                 while let Some(request) = requests.get(next.fetch_add(1, Ordering::Relaxed)) {
                     if failed().is_some() {

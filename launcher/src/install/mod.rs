@@ -21,11 +21,12 @@ pub use tree::Links;
 use crate::delta::{FIXED_SIZE, Fixed, decode_list};
 use crate::error::{Exit, TaskError, shown};
 use crate::fetch::{Fetch, FetchError};
-use crate::manifest::codec::unhex;
+use crate::hex::unhex;
 use crate::manifest::{MANIFEST_SIZE_MAX, Manifest};
 use crate::offers::Offers;
 use crate::pack::decompress_after;
 use crate::release::{Blob, Catalogue, Release};
+use crate::whole;
 use beneath::Folder;
 use build::{Builder, Delta, Source};
 use download::cost;
@@ -326,7 +327,7 @@ fn fetch_delta(
         fixed = parse(&head);
     }
     let Some(fixed) = fixed else { return Ok(None) };
-    let expected = (unhex(&record.manifest.blake3), unhex(&release.manifest.blake3));
+    let expected = (unhex::<32>(&record.manifest.blake3), unhex(&release.manifest.blake3));
     if (Some(fixed.from), Some(fixed.to)) != expected
         || fixed.head_size() > size
         || !extend(&mut head, fixed.head_size())?
@@ -346,7 +347,7 @@ fn fetch_delta(
     drop(old_bytes);
     let manifest = decode(&bytes, &release.manifest)?;
     let Ok(runs) = decode_list(list, &fixed, size, old, &manifest) else { return Ok(None) };
-    crate::files::replace(&cache, &head).map_err(|source| TaskError::unwritable(&cache, source))?;
+    whole::write(&cache, &head, whole::PUBLIC)?;
     Ok(Some((Delta { path, runs }, bytes)))
 }
 

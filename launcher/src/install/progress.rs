@@ -97,6 +97,10 @@ pub(crate) fn stopped() -> io::Error {
 }
 
 impl Fetch for Counted<'_> {
+    fn connections(&self) -> usize {
+        self.fetch.connections()
+    }
+
     fn whole(&self, path: &str, max: u64) -> Result<Vec<u8>, FetchError> {
         self.progress.requests.fetch_add(1, Ordering::Relaxed);
         let bytes = self.fetch.whole(path, max)?;

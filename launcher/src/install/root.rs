@@ -16,9 +16,10 @@
 use super::beneath::Folder;
 use super::machine::State;
 use crate::error::{Exit, TaskError, shown};
-use crate::manifest::codec::hex;
+use crate::hex::hex;
 use crate::manifest::{Id, MANIFEST_SIZE_MAX, Manifest};
 use crate::release::Blob;
+use crate::whole;
 use rand::RngExt;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -99,6 +100,7 @@ impl Installation {
             }
             Err(error) => return Err(unwritable(error.into())),
         }
+        whole::remove_leftovers(&path.join(".vsekai")).map_err(unwritable)?;
         let notes = read_notes(&root);
         let known = notes.is_some();
         let notes = Mutex::new(notes.unwrap_or_else(new_notes));
@@ -142,7 +144,7 @@ impl Installation {
         change(&mut notes);
         let text = serde_json::to_vec(&*notes).expect("notes are JSON");
         let path = self.path.join(".vsekai/state.json");
-        crate::files::replace(&path, &text).map_err(|source| TaskError::unwritable(&path, source))
+        whole::write(&path, &text, whole::PUBLIC)
     }
 
     /// The folder under `versions/` that `current` leads to.
@@ -173,7 +175,7 @@ impl Installation {
     pub(crate) fn write_record(&self, dir: &str, record: &Record) -> Result<(), TaskError> {
         let path = self.path.join(".vsekai/installed").join(format!("{dir}.json"));
         let text = serde_json::to_vec(record).expect("a record is JSON");
-        crate::files::replace(&path, &text).map_err(|source| TaskError::unwritable(&path, source))
+        whole::write(&path, &text, whole::PUBLIC)
     }
 
     /// A manifest's bytes from the cache, if they are what they should be.
@@ -186,7 +188,7 @@ impl Installation {
 
     pub(crate) fn cache_manifest(&self, bytes: &[u8]) -> Result<(), TaskError> {
         let path = self.path.join(".vsekai/manifests").join(blake3::hash(bytes).to_hex().as_str());
-        crate::files::replace(&path, bytes).map_err(|source| TaskError::unwritable(&path, source))
+        whole::write(&path, bytes, whole::PUBLIC)
     }
 
     /// The manifest of a version that is here, if the cache has it.
@@ -235,7 +237,7 @@ fn nothing() -> io::Result<Folder> {
 /// What may be a name under `versions/`.
 fn is_dir_name(dir: &str) -> bool {
     let (version, number) = dir.split_once('~').unwrap_or((dir, "2"));
-    crate::offers::is_version(version) && number.parse::<u32>().is_ok()
+    crate::catalogue::is_version(version) && number.parse::<u32>().is_ok()
 }
 
 fn read_notes(root: &Folder) -> Option<Notes> {

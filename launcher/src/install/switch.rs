@@ -9,6 +9,7 @@ use super::tree::{copy_kept, modified_ns, stats};
 use crate::error::TaskError;
 use crate::manifest::Manifest;
 use crate::release::Blob;
+use crate::whole;
 use rustix::fs::FileType;
 use std::io;
 
@@ -166,7 +167,7 @@ impl Installation {
     pub(super) fn begin(&self, manifest: &str) -> Result<(), TaskError> {
         let begin = || -> io::Result<()> {
             remove_tree(&self.root, "incoming")?;
-            crate::files::replace(&self.path.join(".vsekai/incoming"), manifest.as_bytes())?;
+            whole::write_io(&self.path.join(".vsekai/incoming"), manifest.as_bytes(), whole::PUBLIC)?;
             self.root.make_folders("incoming")
         };
         begin().map_err(|source| self.unwritable(source))

@@ -123,14 +123,3 @@ pub(crate) fn zigzag(value: i64) -> u64 {
 pub(crate) fn unzigzag(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
 }
-
-/// 64 lower-case hexadecimal digits.
-pub(crate) fn hex(id: &[u8; 32]) -> String {
-    blake3::Hash::from_bytes(*id).to_hex().to_string()
-}
-
-/// The inverse of [`hex`]; upper case is refused, as is any other length.
-pub(crate) fn unhex(text: &str) -> Option<[u8; 32]> {
-    let lower = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    if lower { blake3::Hash::from_hex(text).ok().map(Into::into) } else { None }
-}

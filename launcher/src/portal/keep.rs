@@ -21,15 +21,22 @@ const WINDOW: Duration = Duration::from_secs(60);
 /// Restarts in that time, if they were asked for.
 const RESTARTS_MAX: u32 = 5;
 
+/// How long the lock is waited for.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(1);
 /// How long a game's last lines are waited for when its processes are gone.
 const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
 
 /// Keeps the run that `folder` names, to its end. [`Exit::Busy`] when another keeper does.
 pub fn keep(folder: &Path) -> Result<(), TaskError> {
     let lock = folder.join(LOCK_FILE);
-    let held = whole::try_lock(&lock).map_err(|source| TaskError::unwritable(&lock, source))?;
-    let Some(_held) = held else {
-        return Err(TaskError::new(Exit::Busy, format!("{}: another keeper is at work", shown(folder))));
+    let begun = Instant::now();
+    let _held = loop {
+        match whole::try_lock(&lock).map_err(|source| TaskError::unwritable(&lock, source))? {
+            Some(held) => break held,
+            // Whoever looks whether the game is kept holds the lock for a moment.
+            None if begun.elapsed() < LOCK_WAIT_MAX => std::thread::sleep(Duration::from_millis(5)),
+            None => return Err(TaskError::new(Exit::Busy, format!("{}: another keeper is at work", shown(folder)))),
+        }
     };
     // Out of the terminal's session, so that its end is not the game's.
     let _ = rustix::process::setsid();

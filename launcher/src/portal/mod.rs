@@ -287,9 +287,9 @@ impl Portal {
         let begun = Instant::now();
         loop {
             let status = self.status()?;
-            // Until the game was started once, nothing is known.
-            let seen = record::load::<Run>(&self.folder.join(RUN_FILE))?.is_some_and(|run| run.starts > 0);
-            if seen && matches!(status, Status::Running { .. }) {
+            // Until the game was started once, nothing is known. A start is counted before there is a process; between two starts there is none.
+            let starts = record::load::<Run>(&self.folder.join(RUN_FILE))?.map_or(0, |run| run.starts);
+            if matches!(status, Status::Running { pid, .. } if starts > u32::from(pid.is_none())) {
                 return Ok(status);
             }
             if let Ok(Some(ended)) = keeper.try_wait() {

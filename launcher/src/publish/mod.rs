@@ -8,11 +8,11 @@ mod scan;
 #[cfg(test)]
 mod tests;
 
+use crate::catalogue::{is_channel, is_client_id, is_version};
 use crate::delta::build::{BuildError, build, find_runs};
 use crate::delta::run_size;
 use crate::error::{Exit, TaskError, shown};
 use crate::manifest::{Chunk, ChunkSizes, Entry, Id, Kind, MANIFEST_SIZE_MAX, Manifest, Pack};
-use crate::offers::{is_channel, is_client_id, is_version};
 use crate::pack::{self, digest};
 use crate::release::{Catalogue, Channel, Delta, Release};
 use rayon::prelude::*;
@@ -142,7 +142,7 @@ pub fn publish(job: &Job) -> Result<Report, TaskError> {
     }
     let report = Report {
         version: job.version.clone(),
-        manifest: crate::manifest::codec::hex(&manifest_blob.0),
+        manifest: crate::hex::hex(&manifest_blob.0),
         manifest_size: manifest_blob.1,
         entries: manifest.entries.len(),
         total_size: manifest.total_size(),
@@ -446,7 +446,7 @@ fn write_delta(
         return Ok(None);
     }
     drop(runs);
-    let old_id = crate::manifest::codec::unhex(&release.manifest.blake3).expect("the catalogue was checked");
+    let old_id = crate::hex::unhex(&release.manifest.blake3).expect("the catalogue was checked");
     let failed = |error: BuildError| {
         let what = format!("the delta from version {} cannot be made", release.version);
         match error {

@@ -2,11 +2,12 @@
 
 use crate::delta::build::Bytes;
 use crate::error::{Exit, TaskError, shown};
-use crate::manifest::codec::hex;
+use crate::hex::hex;
 use crate::manifest::{Id, Kind, MANIFEST_SIZE_MAX, Manifest, Place};
 use crate::offers::{self, Offers};
 use crate::pack::Unpacker;
 use crate::release::{Blob, Catalogue, Release};
+use crate::whole;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
@@ -53,6 +54,7 @@ impl Repository {
                     std::fs::remove_file(path)?;
                 }
             }
+            whole::remove_leftovers(&self.folder.join(name))?;
         }
         Ok(())
     }
@@ -108,7 +110,7 @@ impl Repository {
         let path = self.folder.join("catalogue").join(format!("{client_id}.json"));
         let mut text = serde_json::to_vec_pretty(catalogue).expect("a catalogue is JSON");
         text.push(b'\n');
-        crate::files::replace(&path, &text).map_err(|source| TaskError::unwritable(&path, source))
+        whole::write(&path, &text, whole::PUBLIC)
     }
 }
 

@@ -4,6 +4,7 @@ use crate::error::{Exit, TaskError, shown};
 use crate::manifest::paths::{Paths, check_link};
 use crate::manifest::{ChunkSizes, Id};
 use crate::pack::digest;
+use crate::read;
 use fastcdc::v2020::{FastCDC, Normalization};
 use std::fs::File;
 use std::io::Read;
@@ -93,20 +94,10 @@ pub(crate) fn scan(mut file: impl Read, sizes: ChunkSizes) -> std::io::Result<Sc
         if !at_end && end - begin < max {
             buffer.copy_within(begin..end, 0);
             (begin, end) = (0, end - begin);
-            while end < buffer.len() {
-                match file.read(&mut buffer[end..]) {
-                    Ok(0) => {
-                        at_end = true;
-                        break;
-                    }
-                    Ok(count) => {
-                        whole.update(&buffer[end..end + count]);
-                        end += count;
-                    }
-                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error),
-                }
-            }
+            let count = read::most(&mut file, &mut buffer[end..])?;
+            whole.update(&buffer[end..end + count]);
+            end += count;
+            at_end = end < buffer.len();
         }
         if begin == end {
             return Ok(Scanned { blake3: whole.finalize().into(), chunks });

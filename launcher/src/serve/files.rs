@@ -1,7 +1,7 @@
 //! The repository's tree, as a static web server would serve it: ranges, ETags, caching that lasts for what never changes.
 
 use super::problem::Problem;
-use crate::trust::catalogue::{is_hash, is_label};
+use crate::catalogue::{is_client_id, is_hash};
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
@@ -38,8 +38,8 @@ pub fn kind(path: &str) -> Option<Kind> {
             (versioned && ["root.json", "targets.json", "snapshot.json"].contains(&role)).then_some(Kind::Immutable)
         }
         "catalogue" => match name.strip_suffix(".json")?.split_once('.') {
-            Some((hash, client_id)) => (is_hash(hash) && is_label(client_id, 64)).then_some(Kind::Immutable),
-            None => is_label(name.strip_suffix(".json")?, 64).then_some(Kind::Changing),
+            Some((hash, client_id)) => (is_hash(hash) && is_client_id(client_id)).then_some(Kind::Immutable),
+            None => is_client_id(name.strip_suffix(".json")?).then_some(Kind::Changing),
         },
         _ => None,
     }

@@ -4,17 +4,19 @@
 //! trust it. It takes an upload only if they would take it, too ([`publish`]).
 //!
 //! - `uploads`: resumable uploads; `publish`: metadata, pruning; `records`: what is remembered in the store.
-//! - `limits`, `metrics`, `problem`: how often, how many, and why not.
+//! - `limits`, `proxies`, `metrics`, `problem`: how often, who, how many, and why not.
 
 mod files;
 mod limits;
 mod metrics;
 mod problem;
+mod proxies;
 mod publish;
 mod records;
 mod uploads;
 
 use crate::auth::{Allowed, Denial, Verifier, VerifierConfig};
+use crate::catalogue;
 use crate::chunk_server::{self, ChunkServer};
 use crate::error::{Exit, TaskError, one_line, shown};
 use crate::trust::{self, KeyRing, Passphrase};
@@ -29,6 +31,7 @@ use axum::{Json, Router};
 use limits::{Limiter, Rate};
 use metrics::Metrics;
 use problem::Problem;
+pub use proxies::Network;
 use records::{Gone, Published, Records};
 use serde_json::json;
 use std::collections::{BTreeMap, HashSet};
@@ -71,6 +74,8 @@ pub struct Config {
     pub chunks: Option<(PathBuf, Option<PathBuf>)>,
     /// Requests a second that one address may make in the long run; ten times as many at once.
     pub requests_per_second: f64,
+    /// Proxies whose `X-Forwarded-For` says who asks.
+    pub trusted_proxies: Vec<Network>,
 }
 
 /// The running service.
@@ -84,6 +89,7 @@ struct Service {
     grace_seconds: u64,
     reads: Limiter,
     writes: Limiter,
+    trusted_proxies: Vec<Network>,
     metrics: Metrics,
     busy: Busy,
     begin_lock: Mutex<()>,
@@ -202,6 +208,7 @@ fn open(config: Config) -> Result<Service, TaskError> {
         grace_seconds: config.grace_seconds,
         reads: rate(reads),
         writes: rate((reads / 4.0).max(0.1)),
+        trusted_proxies: config.trusted_proxies,
         metrics: Metrics::default(),
         busy: Busy::default(),
         begin_lock: Mutex::default(),
@@ -284,7 +291,8 @@ async fn guard(
     };
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     let limiter = if reads { &service.reads } else { &service.writes };
-    let mut response = match limiter.take(from.ip(), Instant::now()) {
+    let asks = proxies::client(&service.trusted_proxies, from.ip(), request.headers());
+    let mut response = match limiter.take(asks, Instant::now()) {
         Ok(()) => next.run(request).await,
         Err(wait) => {
             service.metrics.limited.add(1);
@@ -384,7 +392,7 @@ async fn builds(State(service): State<Arc<Service>>) -> Result<Response, Problem
 }
 
 async fn build(State(service): State<Arc<Service>>, Path(client_id): Path<String>) -> Result<Response, Problem> {
-    if !trust::catalogue::is_label(&client_id, 64) {
+    if !catalogue::is_client_id(&client_id) {
         return Err(Problem::not_found("no such build"));
     }
     Ok(fresh(&blocking(move || describe(&service, &client_id)).await?))

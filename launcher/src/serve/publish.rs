@@ -5,9 +5,10 @@ use super::problem::Problem;
 use super::records::{Gone, Published};
 use super::{Service, files};
 use crate::auth::Allowed;
+use crate::catalogue;
 use crate::error::TaskError;
 use crate::fetch::{Fetch, FetchError};
-use crate::manifest::codec::hex;
+use crate::hex::hex;
 use crate::manifest::{MANIFEST_SIZE_MAX, Manifest, Pack};
 use crate::release::{Blob, Catalogue};
 use crate::trust::{self, Lifetimes, METADATA};
@@ -84,7 +85,7 @@ pub fn publish(service: &Service, user: &Allowed, upload: Publish) -> Result<Rep
     // The plain names are for people and for signing; they are what was signed.
     let mut plain = Vec::new();
     for client_id in catalogues.keys() {
-        let bytes = whole::read(&state.join(format!("{client_id}.catalogue.json")), trust::CATALOGUE_BYTES_MAX)?;
+        let bytes = whole::read(&state.join(format!("{client_id}.catalogue.json")), catalogue::BYTES_MAX)?;
         plain.extend(bytes.map(|bytes| (format!("catalogue/{client_id}.json"), bytes)));
     }
     staged.retain(|path, _| files::kind(path) == Some(files::Kind::Immutable) || path == "metadata/timestamp.json");
@@ -110,7 +111,7 @@ fn decode(service: &Service, upload: Publish) -> Result<BTreeMap<String, Vec<u8>
             .filter(|_| metadata)
             .ok_or_else(|| Problem::bad(format!("{path:?} is no metadata and no catalogue")))?;
         let bytes = STANDARD.decode(encoded).map_err(|error| Problem::bad(format!("{path}: {error}")))?;
-        let there = whole::read(&service.repository.join(&path), trust::CATALOGUE_BYTES_MAX)?;
+        let there = whole::read(&service.repository.join(&path), catalogue::BYTES_MAX)?;
         match there {
             Some(there) if there == bytes => continue,
             Some(_) if kind == files::Kind::Immutable => {
@@ -177,9 +178,9 @@ fn sign_online(
 /// The catalogue of a build as it is published.
 pub fn published(service: &Service, client_id: &str) -> Result<Option<Catalogue>, Problem> {
     let file = service.repository.join("catalogue").join(format!("{client_id}.json"));
-    let bytes = whole::read(&file, trust::CATALOGUE_BYTES_MAX)?;
+    let bytes = whole::read(&file, catalogue::BYTES_MAX)?;
     bytes
-        .map(|bytes| serde_json::from_slice(&bytes).map_err(|error| Problem::internal("a catalogue is damaged", error)))
+        .map(|bytes| catalogue::parse(&bytes).map_err(|why| Problem::internal("a catalogue is damaged", why)))
         .transpose()
 }
 
@@ -193,9 +194,7 @@ pub fn builds(service: &Service) -> Result<Vec<String>, Problem> {
         |entry: io::Result<std::fs::DirEntry>| entry.ok().map(|entry| entry.file_name().to_string_lossy().into_owned());
     let mut found: Vec<String> = entries
         .filter_map(name)
-        .filter_map(|name| {
-            name.strip_suffix(".json").filter(|of| trust::catalogue::is_label(of, 64)).map(str::to_owned)
-        })
+        .filter_map(|name| name.strip_suffix(".json").filter(|of| catalogue::is_client_id(of)).map(str::to_owned))
         .collect();
     found.sort();
     Ok(found)
@@ -308,7 +307,8 @@ pub struct Pruned {
     pub waiting: u64,
 }
 
-/// Removes files that no published release names, `grace_seconds` after they lost their last one (or were uploaded).
+/// Removes files that no published release names, `grace_seconds` after they lost their last one (or were uploaded), and metadata that was
+/// replaced so long ago.
 pub fn prune(service: &Service, grace_seconds: u64) -> Result<Pruned, Problem> {
     let _held = service.publish_lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let (mut live, mut waiting) = (BTreeSet::new(), BTreeSet::new());
@@ -372,6 +372,9 @@ pub fn prune(service: &Service, grace_seconds: u64) -> Result<Pruned, Problem> {
         }
     }
     service.records.write(&[], &forgotten)?;
+    let (files, bytes) = trust::remove_old(&service.repository, grace_seconds, trust::now())?;
+    pruned.files += files;
+    pruned.bytes += bytes;
     tracing::info!(files = pruned.files, bytes = pruned.bytes, "pruned");
     Ok(pruned)
 }

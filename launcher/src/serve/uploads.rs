@@ -5,7 +5,9 @@ use super::problem::Problem;
 use super::records::Upload;
 use super::{Service, blocking};
 use crate::auth::Allowed;
-use crate::trust::{catalogue::is_hash, now};
+use crate::catalogue::{self, is_hash};
+use crate::manifest::{MANIFEST_SIZE_MAX, PACK_SIZE_MAX};
+use crate::trust::now;
 use crate::whole;
 use axum::body::Body;
 use axum::http::StatusCode;
@@ -33,9 +35,9 @@ pub fn folder(repository: &Path) -> PathBuf {
 /// The largest file of each folder, bytes.
 fn size_max(folder: &str) -> Option<u64> {
     match folder {
-        "manifests" => Some(16 << 20),
-        "packs" => Some(64 << 20),
-        "deltas" => Some(64 << 30),
+        "manifests" => Some(MANIFEST_SIZE_MAX),
+        "packs" => Some(PACK_SIZE_MAX.into()),
+        "deltas" => Some(catalogue::DELTA_BYTES_MAX),
         _ => None,
     }
 }

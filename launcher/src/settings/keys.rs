@@ -1,6 +1,7 @@
 //! The keys that `vsekai config` knows, and what each may be.
 
 use super::{Profile, Settings};
+use crate::auth::Keep;
 use crate::error::{Exit, TaskError};
 use std::path::PathBuf;
 
@@ -76,6 +77,10 @@ fn line(value: &str) -> Result<(), &'static str> {
         .ok_or("1 to 1,024 bytes on one line")
 }
 
+fn path(value: &str) -> Result<(), &'static str> {
+    (line(value).is_ok() && value.starts_with('/')).then_some(()).ok_or("an absolute path")
+}
+
 macro_rules! optional {
     ($name:literal, $help:literal, $($field:ident).+, $allows:expr) => {
         Key {
@@ -114,6 +119,13 @@ pub const KEYS: &[Key] = &[
         allows: |value| within(value, 1..=64).then_some(()).ok_or("1 to 64"),
     },
     Key {
+        name: "token_store",
+        help: "where the login is kept: auto (the keyring if there is one), keyring or file",
+        get: |settings| Some(settings.token_store.name().to_owned()),
+        set: |settings, value| settings.token_store = value.and_then(|value| Keep::parse(&value)).unwrap_or_default(),
+        allows: |value| Keep::parse(value).map(|_| ()).ok_or("auto, keyring or file"),
+    },
+    Key {
         name: "log_level",
         help: "the least severe entry that is logged",
         get: |settings| Some(settings.log_level.clone()),
@@ -133,6 +145,13 @@ pub const KEYS: &[Key] = &[
         allows: |value| within(value, 1..=1_024).then_some(()).ok_or("1 to 1024 (MiB)"),
     },
     optional!("service", "address of the update service, if not the profile's repository", service, address),
+    optional!("ca_file", "the only authorities that https believes, a file of certificates (PEM)", ca_file, path),
+    optional!(
+        "client_certificate",
+        "certificate and private key (PEM) for servers that ask for one",
+        client_certificate,
+        path
+    ),
     optional!("auth.issuer", "address of the login provider", auth.issuer, address),
     optional!("auth.client_id", "the provider's name for this launcher", auth.client_id, line),
     optional!("auth.scope", "scopes to ask for, a blank between two", auth.scope, line),
@@ -179,7 +198,7 @@ pub(super) const PROFILE_KEYS: &[ProfileKey] = &[
         name: "root",
         get: |profile| profile.root.to_string_lossy().into_owned(),
         set: |profile, value| profile.root = PathBuf::from(value),
-        allows: |value| (line(value).is_ok() && value.starts_with('/')).then_some(()).ok_or("an absolute path"),
+        allows: path,
     },
 ];
 

@@ -25,9 +25,12 @@ fn every_key_comes_back_as_it_was_set() {
         ("profile", "beta_1"),
         ("bandwidth_limit", "512"),
         ("connections", "3"),
+        ("token_store", "keyring"),
         ("log_level", "debug"),
         ("log_size", "2"),
         ("service", "https://s.example"),
+        ("ca_file", "/etc/ca.pem"),
+        ("client_certificate", "/etc/me.pem"),
         ("auth.issuer", "https://i.example"),
         ("auth.client_id", "launcher"),
         ("auth.scope", "openid release:write"),
@@ -62,6 +65,7 @@ fn what_is_not_allowed_is_refused_with_what_is() {
         ("bandwith_limit", "1", "unknown key `bandwith_limit`: allowed are profile, bandwidth_limit, "),
         ("connections", "0", "must be 1 to 64"),
         ("connections", "many", "must be 1 to 64"),
+        ("token_store", "attic", "auto, keyring or file"),
         ("log_level", "loud", "error, warn, info, debug or trace"),
         ("repository", "ftp://x", "https://…, http://… or the absolute path of a folder"),
         ("repository", "there", "the absolute path of a folder"),
@@ -69,6 +73,7 @@ fn what_is_not_allowed_is_refused_with_what_is() {
         ("channel", "Stable", "1 to 32 of a-z, 0-9 and -"),
         ("root", "here", "an absolute path"),
         ("profile", "a/b", "1 to 64 of A-Z"),
+        ("ca_file", "ca.pem", "an absolute path"),
         ("auth.issuer", "https:///x", "an address"),
     ] {
         let refused = settings.set(key, Some(value)).unwrap_err();

@@ -2,9 +2,9 @@
 
 use super::files::{Appearing, Index, folder_of, stores};
 use super::make::{Cutting, Source, make};
-use super::progress::Progress;
 use super::stream::IndexStream;
 use super::{Access, Job, Printed, fault};
+use crate::bar::Counter;
 use crate::castr::http::is_url;
 use crate::catar::{self, Decoder, EncodeError, Encoded, ExtractError, Extracted, Keep, Rules};
 use crate::error::{Exit, TaskError, shown};
@@ -59,7 +59,7 @@ impl Job for Tar {
         let inside = fs::canonicalize(&self.source)
             .and_then(|source| Ok(fs::canonicalize(folder_of(target))?.starts_with(source)))
             .unwrap_or(false);
-        let progress = Progress::new("archiving", 0);
+        let progress = Counter::new("archiving", 0);
         let each = |count| progress.add(count);
         let appearing = if inside { None } else { Some(Appearing::new(target)?) };
         let spool;
@@ -153,18 +153,12 @@ impl Job for Untar {
         let rules = Rules { any_name: self.any_name, same_owner: self.same_owner, overwrite: self.overwrite };
         let place = Place::prepare(&destination, self.overwrite)?;
         let extracted = match (&self.catar, &self.index) {
-            (Some(catar), _) => {
-                let file = File::open(catar).map_err(|source| TaskError::unreadable(catar, source))?;
-                let progress = Progress::new("unpacking", file.metadata().map_or(0, |metadata| metadata.len()));
-                let mut decoder = Decoder::new(BufReader::with_capacity(256 << 10, file));
-                catar::extract(&mut decoder, place.folder(), rules, &|count| progress.add(count))
-                    .map_err(|error| unpacking(&name, error))?
-            }
+            (Some(catar), _) => unpack_by(catar, place.folder(), rules)?,
             (None, index) => {
                 let authorization = self.access.authorization.as_deref();
                 let index = Index::open(index.as_deref().expect("clap wants one of them"), authorization)?;
                 let stores = Arc::new(stores(&self.store, &name, authorization)?);
-                let progress = Progress::new("unpacking", index.total_size);
+                let progress = Counter::new("unpacking", index.total_size);
                 let stream = IndexStream::new(index.into_reader()?, stores);
                 // Large pieces pass the buffer by; small elements are many.
                 let mut decoder = Decoder::new(BufReader::with_capacity(64 << 10, stream));
@@ -183,6 +177,19 @@ impl Job for Untar {
         );
         Printed::new(&UntarReport { destination: &shown, extracted }, text)
     }
+}
+
+/// Unpacks an archive into an empty folder, by the strictest rules.
+pub fn unpack(catar: &Path, folder: &Path) -> Result<(), TaskError> {
+    unpack_by(catar, folder, Rules { any_name: false, same_owner: false, overwrite: false }).map(|_| ())
+}
+
+fn unpack_by(catar: &Path, folder: &Path, rules: Rules) -> Result<Extracted, TaskError> {
+    let file = File::open(catar).map_err(|source| TaskError::unreadable(catar, source))?;
+    let progress = Counter::new("unpacking", file.metadata().map_or(0, |metadata| metadata.len()));
+    let mut decoder = Decoder::new(BufReader::with_capacity(256 << 10, file));
+    catar::extract(&mut decoder, folder, rules, &|count| progress.add(count))
+        .map_err(|error| unpacking(&shown(catar), error))
 }
 
 fn usual_destination(name: &str) -> Option<PathBuf> {

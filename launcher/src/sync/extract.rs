@@ -3,9 +3,9 @@
 use super::assemble::{From, Sources, assemble, is_whole};
 use super::fault;
 use super::files::{Appearing, Index, expect_room, folder_of, stores};
-use super::progress::Progress;
 use super::seed::{Seed, SeedError};
 use super::{Access, Job, Printed};
+use crate::bar::Counter;
 use crate::caibx::Header;
 use crate::chunker::Algorithm;
 use crate::error::{Exit, TaskError, shown};
@@ -97,7 +97,7 @@ impl Job for Extract {
         expect_room(&folder_of(&output), index.total_size)?;
         let appearing = Appearing::new(&output)?;
         appearing.file().set_len(index.total_size).map_err(|source| TaskError::unwritable(&output, source))?;
-        let progress = Progress::new("extracting", index.total_size);
+        let progress = Counter::new("extracting", index.total_size);
         let from = From { before: before.as_ref(), seeds: &seeds, stores: &stores };
         let sources = assemble(index.reader()?, &from, appearing.file(), &|count| progress.add(count))
             .map_err(|error| fault::assemble(&format!("{name} was not extracted"), error))?;

@@ -97,7 +97,7 @@ fn download(location: &str, authorization: Option<&str>) -> Result<File, TaskErr
     let (base, name) = split_url(location)?;
     let mut file = tempfile::tempfile()
         .map_err(|source| TaskError::because(Exit::Unwritable, "no temporary file for the index", source))?;
-    HttpStore::new(base, authorization)
+    HttpStore::new(base, authorization)?
         .download(name, INDEX_MAX, &mut file)
         .map_err(|error| fault::store("the index did not come", error))?;
     Ok(file)
@@ -107,7 +107,7 @@ fn download(location: &str, authorization: Option<&str>) -> Result<File, TaskErr
 pub fn stores(given: &[String], index: &str, authorization: Option<&str>) -> Result<Vec<Store>, TaskError> {
     if given.is_empty() {
         let beside = default_store(index)?;
-        return Ok(vec![Store::at(&beside, authorization)]);
+        return Ok(vec![Store::at(&beside, authorization)?]);
     }
     for folder in given.iter().filter(|location| !is_url(location)) {
         if !Path::new(folder).is_dir() {
@@ -115,7 +115,7 @@ pub fn stores(given: &[String], index: &str, authorization: Option<&str>) -> Res
             return Err(TaskError::unreadable(Path::new(folder), why));
         }
     }
-    Ok(given.iter().map(|location| Store::at(location, authorization)).collect())
+    given.iter().map(|location| Store::at(location, authorization)).collect()
 }
 
 /// `default.castr` beside the index, as casync has it.

@@ -6,8 +6,8 @@
 
 use crate::caibx::{Header, IndexError, IndexReader};
 use crate::error::{Exit, TaskError, shown};
+use crate::hex::hex;
 use serde::Serialize;
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Seek, Write};
 use std::path::Path;
@@ -123,12 +123,4 @@ impl<W: Write> Listing<W> {
 /// Columns that a number and the word above it need.
 fn digits(number: u64) -> usize {
     number.to_string().len().max("offset".len())
-}
-
-fn hex(id: &[u8; 32]) -> String {
-    let mut text = String::with_capacity(64);
-    for byte in id {
-        write!(text, "{byte:02x}").expect("a string takes everything");
-    }
-    text
 }

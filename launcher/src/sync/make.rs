@@ -3,8 +3,8 @@
 use super::fault;
 use super::files::{Appearing, default_store, split_url};
 use super::pipeline::{Made, Pipeline};
-use super::progress::Progress;
 use super::{Job, Printed};
+use crate::bar::Counter;
 use crate::castr::Store;
 use crate::castr::http::{HttpStore, is_url};
 use crate::catar;
@@ -102,7 +102,7 @@ pub fn make(
         Some(Some(named)) => Some(named),
         Some(None) => Some(default_store(location)?),
     };
-    let store_opened = store.as_deref().map(|location| Arc::new(Store::at(location, authorization)));
+    let store_opened = store.as_deref().map(|location| Store::at(location, authorization).map(Arc::new)).transpose()?;
 
     let mut output = Output::new(location)?;
     let archive = match &source {
@@ -120,13 +120,13 @@ pub fn make(
     let mut pipeline = Pipeline::new(chunker, cutting.digest, archive, store_opened.clone(), sink).map_err(failed)?;
     match source {
         Source::File(path) if path == Path::new("-") => {
-            let progress = Progress::new("chunking", 0);
+            let progress = Counter::new("chunking", 0);
             pipeline.read_all(&mut std::io::stdin().lock(), |count| progress.add(count)).map_err(failed)?;
         }
         Source::File(path) => {
             let mut file = File::open(path).map_err(|source| TaskError::unreadable(path, source))?;
             let size = file.metadata().map_or(0, |metadata| metadata.len());
-            let progress = Progress::new("chunking", size);
+            let progress = Counter::new("chunking", size);
             pipeline.read_all(&mut file, |count| progress.add(count)).map_err(failed)?;
         }
         Source::Folder(path) => archive_into(path, catar::Keep::default(), cutting.digest, &mut pipeline, &what)?,
@@ -154,7 +154,7 @@ fn archive_into<W: Write>(
     pipeline: &mut Pipeline<W>,
     what: &str,
 ) -> Result<(), TaskError> {
-    let progress = Progress::new("archiving", 0);
+    let progress = Counter::new("archiving", 0);
     let encoded = catar::encode(folder, keep, digest, pipeline, &|count| progress.add(count));
     encoded.map(|_| ()).map_err(|error| match pipeline.failure() {
         Some(failure) => fault::pipeline(what, failure),
@@ -187,7 +187,7 @@ impl Output {
                 super::files::Cursor::new(&file)
                     .read_to_end(&mut bytes)
                     .map_err(|source| TaskError::because(Exit::Unreadable, "the temporary index", source))?;
-                let server = HttpStore::new(&base, authorization);
+                let server = HttpStore::new(&base, authorization)?;
                 server.upload(&name, &bytes).map_err(|error| fault::store("the index was not uploaded", error))
             }
         }

@@ -9,7 +9,6 @@ pub mod list_chunks;
 pub mod make;
 pub mod mount;
 mod pipeline;
-mod progress;
 pub mod prune;
 mod seed;
 pub mod serve;
@@ -17,8 +16,8 @@ mod stream;
 pub mod verify;
 
 use crate::error::TaskError;
+use crate::output;
 use serde::Serialize;
-use std::io::{self, Write};
 
 /// A task that ends with one thing to say.
 pub trait Job {
@@ -28,12 +27,8 @@ pub trait Job {
     /// Does it and says how it went.
     fn run_and_print(&self, json: bool) -> Result<(), TaskError> {
         let Printed { text, object, failed } = self.run()?;
-        let mut output = io::stdout().lock();
-        let written = if json { writeln!(output, "{object}") } else { write!(output, "{text}") };
-        match written.and_then(|()| output.flush()) {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(TaskError::output(error)),
-            _ => failed.map_or(Ok(()), Err),
-        }
+        output::print(&if json { object + "\n" } else { text })?;
+        failed.map_or(Ok(()), Err)
     }
 }
 
@@ -48,8 +43,7 @@ pub struct Printed {
 
 impl Printed {
     fn new(object: &impl Serialize, text: String) -> Result<Self, TaskError> {
-        let object = serde_json::to_string(object).map_err(|error| TaskError::output(error.into()))?;
-        Ok(Self { text, object, failed: None })
+        Ok(Self { text, object: output::to_json(object)?, failed: None })
     }
 }
 

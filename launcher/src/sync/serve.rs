@@ -3,7 +3,7 @@
 use super::{Access, Job, Printed};
 use crate::chunk_server::{ChunkServer, router};
 use crate::error::{Exit, TaskError, shown};
-use std::io::Write;
+use crate::output::say;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -65,13 +65,8 @@ impl Job for Serve {
                 .map_err(failed(format!("{}: cannot be listened at", self.listen)))?;
             let address = listener.local_addr().map_err(failed("the listener has no address".into()))?;
             let listening = format!("http://{address}");
-            let line = if json {
-                serde_json::to_string(&Listening { listening }).map_err(|error| TaskError::output(error.into()))?
-            } else {
-                format!("{listening} serves {}", shown(&self.store))
-            };
-            let mut output = std::io::stdout();
-            writeln!(output, "{line}").and_then(|()| output.flush()).map_err(TaskError::output)?;
+            let text = format!("{listening} serves {}", shown(&self.store));
+            say(json, &Listening { listening }, || text)?;
             let stop = stopped().map_err(failed("signals cannot be waited for".into()))?;
             axum::serve(listener, router(server))
                 .with_graceful_shutdown(stop)

@@ -2,13 +2,14 @@
 
 use super::assemble::is_whole;
 use super::files::{Index, stores};
-use super::progress::Progress;
 use super::{Access, Job, Printed, fault};
+use crate::bar::Counter;
 use crate::caibx::CHUNK_SIZE_MAX;
 use crate::castr::http::is_url;
 use crate::castr::{ChunkReader, Entry, LocalStore, StoreError, check_packed, packed_max};
-use crate::digest::{Digest, Id, hex};
+use crate::digest::{Digest, Id};
 use crate::error::{Exit, TaskError, shown};
+use crate::hex::hex;
 use serde::Serialize;
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -105,7 +106,7 @@ impl Verify {
         let store = LocalStore::new(folder);
         let unreadable = |source| TaskError::unreadable(folder, source);
         fs::read_dir(folder).map_err(unreadable)?;
-        let progress = Progress::new("verifying", 0);
+        let progress = Counter::new("verifying", 0);
         let report = Mutex::new(Report::default());
         let threads = std::thread::available_parallelism().map_or(2, usize::from).min(16);
         let (ids, receiver) = sync_channel::<Id>(256);
@@ -159,7 +160,7 @@ impl Verify {
 
 fn verify_index(index: &Index, stores: &[crate::castr::Store]) -> Result<Printed, TaskError> {
     let bad = |error| fault::index(&index.name, error);
-    let progress = Progress::new("verifying", index.total_size);
+    let progress = Counter::new("verifying", index.total_size);
     let digest = index.header.digest;
     let threads = stores.iter().map(crate::castr::Store::threads).max().unwrap_or(1);
     let (chunks, receiver) = sync_channel(256);

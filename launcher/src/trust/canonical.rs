@@ -1,6 +1,7 @@
 //! Canonical JSON (OLPC's form, as TUF signs it): keys in order of their bytes, no white space, no fractions, and in strings
 //! nothing escaped but `"` and `\`.
 
+use crate::hex::hex;
 use aws_lc_rs::digest;
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -63,23 +64,6 @@ pub fn sha256(bytes: &[u8]) -> String {
     hex(digest::digest(&digest::SHA256, bytes).as_ref())
 }
 
-/// Lower-case hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-/// The bytes of `length` pairs of hexadecimal digits; `None` for anything else.
-pub fn unhex(text: &str, length: usize) -> Option<Vec<u8>> {
-    if text.len() != length * 2 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    (0..length).map(|index| u8::from_str_radix(&text[index * 2..index * 2 + 2], 16).ok()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,11 +77,5 @@ mod tests {
         assert_eq!(bytes(&json!([0.5])), None);
         // NIST's example for SHA-256.
         assert_eq!(sha256(b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-    }
-
-    #[test]
-    fn hexadecimal_digits_come_back() {
-        assert_eq!(unhex(&hex(&[0, 255, 16]), 3), Some(vec![0, 255, 16]));
-        assert_eq!(unhex("00ff1", 3).or(unhex("00ff1g", 3)).or(unhex("+0ff10", 3)), None);
     }
 }

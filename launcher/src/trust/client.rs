@@ -5,10 +5,8 @@
 
 use super::metadata::{Envelope, Hashes, Head, Listing, Role, Root, Targets, check_expiry};
 use super::refusal::{Attack, Refusal};
-use super::{
-    CATALOGUE_BYTES_MAX, METADATA, ROOT_BYTES_MAX, SNAPSHOT_BYTES_MAX, TARGETS_BYTES_MAX, TIMESTAMP_BYTES_MAX,
-    catalogue, time,
-};
+use super::{METADATA, ROOT_BYTES_MAX, SNAPSHOT_BYTES_MAX, TARGETS_BYTES_MAX, TIMESTAMP_BYTES_MAX, time};
+use crate::catalogue;
 use crate::error::{Exit, TaskError, shown};
 use crate::fetch::{Fetch, FetchError};
 use crate::release::Catalogue;
@@ -137,7 +135,7 @@ fn failed(error: FetchError) -> TaskError {
 /// 1970. [`Exit::Untrusted`] names the attack; [`Exit::NotFound`]: the repository has no such build; [`Exit::Network`]: not reached, what
 /// was trusted before stays as it is.
 pub fn refresh(fetch: &dyn Fetch, state: &Path, client_id: &str, now: u64) -> Result<Catalogue, TaskError> {
-    if !catalogue::is_label(client_id, 64) {
+    if !catalogue::is_client_id(client_id) {
         return Err(TaskError::new(Exit::Usage, format!("{client_id:?} is no build: 1 to 64 of a-z, 0-9 and -")));
     }
     let _held = whole::lock(&state.join("lock"))?;
@@ -168,7 +166,7 @@ pub(crate) fn check_upload(
     let mut found = BTreeMap::new();
     for path in targets.targets.keys() {
         let client_id = path.strip_prefix("catalogue/").and_then(|name| name.strip_suffix(".json"));
-        let client_id = client_id.filter(|client_id| catalogue::is_label(client_id, 64)).ok_or_else(|| {
+        let client_id = client_id.filter(|client_id| catalogue::is_client_id(client_id)).ok_or_else(|| {
             let why = format!("{path:?} is listed, but only catalogue/BUILD.json may be");
             TaskError::from(Refusal::new("targets.json", Attack::Malformed, why))
         })?;
@@ -314,8 +312,8 @@ impl Refresh<'_> {
         let Some(target) = targets.targets.get(&path) else {
             return Err(TaskError::new(Exit::NotFound, format!("{path}: the studio has signed no build of this name")));
         };
-        if target.length > CATALOGUE_BYTES_MAX {
-            let why = format!("{} bytes; at most {CATALOGUE_BYTES_MAX}", target.length);
+        if target.length > catalogue::BYTES_MAX {
+            let why = format!("{} bytes; at most {}", target.length, catalogue::BYTES_MAX);
             return Err(Refusal::new(&path, Attack::EndlessData, why).into());
         }
         if !catalogue::is_hash(&target.hashes.sha256) {
@@ -326,8 +324,7 @@ impl Refresh<'_> {
         let bytes = self.kept_or_fetched(&kept, &file, target.length, Some(&target.hashes))?;
         belongs(&file, &bytes, Some(target.length), Some(&target.hashes))?;
         let broken = |why: String| TaskError::new(Exit::Damaged, format!("{file}: {why}"));
-        let found: Catalogue = serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
-        catalogue::check(&found).map_err(broken)?;
+        let found = catalogue::parse(&bytes).map_err(broken)?;
         self.keep(&kept, &bytes)?;
         Ok(found)
     }

@@ -1,8 +1,9 @@
 //! A studio's signing keys: one file a key, readable by its owner alone, sealed under a passphrase if one is given.
 
-use super::canonical::{self, hex, unhex};
+use super::canonical;
 use super::metadata::{Envelope, Role, Signature, key_id, key_value};
 use crate::error::{Exit, TaskError, shown};
+use crate::hex::{hex, unhex};
 use crate::whole;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::pbkdf2;
@@ -100,7 +101,7 @@ impl KeyRing {
 
     fn adopt(&mut self, file: KeyFile, stored: &Stored, seed: &[u8]) -> Result<(), TaskError> {
         let broken = |why: &str| TaskError::new(Exit::Damaged, format!("{}: {why}", shown(&file.file)));
-        let public = unhex(&stored.public, 32).ok_or_else(|| broken("`public` is no Ed25519 key"))?;
+        let public = unhex::<32>(&stored.public).ok_or_else(|| broken("`public` is no Ed25519 key"))?;
         let pair = Ed25519KeyPair::from_seed_and_public_key(seed, &public)
             .map_err(|_| broken("the secret is not this key's"))?;
         let role = Role::parse(&stored.role).ok_or_else(|| broken("it is for no known role"))?;
@@ -181,7 +182,7 @@ fn read(file: &Path) -> Result<(KeyFile, Stored), TaskError> {
     // The parser's message could quote the secret.
     let stored: Stored = serde_json::from_slice(&bytes).map_err(|_| broken("it is no key file".into()))?;
     let role = Role::parse(&stored.role).ok_or_else(|| broken(format!("role {:?}", stored.role)))?;
-    let public = unhex(&stored.public, 32).ok_or_else(|| broken("`public` is no Ed25519 key".into()))?;
+    let public = unhex::<32>(&stored.public).ok_or_else(|| broken("`public` is no Ed25519 key".into()))?;
     let key_id = key_id(&key_value(&public)).ok_or_else(|| broken("no id".into()))?;
     let sealed = matches!(stored.secret, Secret::Sealed { .. });
     Ok((KeyFile { role: role.name(), key_id, sealed, file: file.to_owned() }, stored))
@@ -207,16 +208,16 @@ fn seal(seed: &[u8], passphrase: &str) -> Result<Secret, TaskError> {
 fn open_secret(file: &Path, secret: &Secret, passphrase: &Passphrase) -> Result<Vec<u8>, TaskError> {
     let broken = || TaskError::new(Exit::Damaged, format!("{}: its secret is damaged", shown(file)));
     match secret {
-        Secret::Plain(seed) => unhex(seed, 32).ok_or_else(broken),
+        Secret::Plain(seed) => unhex::<32>(seed).map(Vec::from).ok_or_else(broken),
         Secret::Sealed { salt, rounds, nonce, box_ } => {
             let denied = |why: &str| TaskError::new(Exit::Denied, format!("{}: {why}", shown(file)));
             let passphrase = passphrase
                 .0
                 .as_deref()
                 .ok_or_else(|| denied("sealed: set VSEKAI_KEY_PASSPHRASE, or give --passphrase_file"))?;
-            let salt = unhex(salt, 16).ok_or_else(broken)?;
-            let nonce: [u8; 12] = unhex(nonce, 12).and_then(|nonce| nonce.try_into().ok()).ok_or_else(broken)?;
-            let mut sealed = unhex(box_, 48).ok_or_else(broken)?;
+            let salt = unhex::<16>(salt).ok_or_else(broken)?;
+            let nonce: [u8; 12] = unhex(nonce).ok_or_else(broken)?;
+            let mut sealed = unhex::<48>(box_).ok_or_else(broken)?;
             let key = sealing_key(passphrase, &salt, *rounds)?;
             let opened = key.open_in_place(Nonce::assume_unique_for_key(nonce), Aad::empty(), &mut sealed);
             opened.map(|seed| seed.to_vec()).map_err(|_| denied("the passphrase is wrong"))

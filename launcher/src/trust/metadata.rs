@@ -1,9 +1,10 @@
 //! Signed metadata as The Update Framework's specification (1.0) writes it, without delegations: four roles, Ed25519, SHA-256,
 //! canonical JSON. Other clients of the specification read it.
 
-use super::canonical::{self, unhex};
+use super::canonical;
 use super::refusal::{Attack, Refusal};
 use super::time;
+use crate::hex::{hex, unhex};
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -154,7 +155,7 @@ impl Hashes {
 
 /// An Ed25519 key as metadata writes it.
 pub fn key_value(public: &[u8]) -> Value {
-    serde_json::json!({ "keytype": "ed25519", "scheme": "ed25519", "keyval": { "public": canonical::hex(public) } })
+    serde_json::json!({ "keytype": "ed25519", "scheme": "ed25519", "keyval": { "public": hex(public) } })
 }
 
 /// A key's id: SHA-256 of its canonical form.
@@ -163,13 +164,13 @@ pub fn key_id(key: &Value) -> Option<String> {
 }
 
 /// The public key's 32 bytes, if it is of the one kind that is used here.
-fn public_key(key: &Value) -> Option<Vec<u8>> {
+fn public_key(key: &Value) -> Option<[u8; 32]> {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let kind = (text(key.get("keytype")?)?, text(key.get("scheme")?)?);
     if kind != ("ed25519".to_owned(), "ed25519".to_owned()) {
         return None;
     }
-    unhex(key.get("keyval")?.get("public")?.as_str()?, 32)
+    unhex(key.get("keyval")?.get("public")?.as_str()?)
 }
 
 impl Envelope {
@@ -216,7 +217,7 @@ impl Root {
                 // An id that is not its key's own could give one key two votes.
                 && key_id(key).as_ref() == Some(&signature.keyid)
                 && let Some(public) = public_key(key)
-                && let Some(sig) = unhex(&signature.sig, 64)
+                && let Some(sig) = unhex::<64>(&signature.sig)
                 && UnparsedPublicKey::new(&ED25519, &public).verify(&message, &sig).is_ok()
             {
                 signed_by.insert(public);

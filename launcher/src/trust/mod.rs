@@ -3,14 +3,12 @@
 //! version first.
 //!
 //! - `client`: the specification's client workflow ([`refresh`]), and where the root of trust comes from ([`pin`]).
-//! - `catalogue`: rules for what a signed catalogue may hold.
 //! - `sign`, `keys`: the studio's side: keys, metadata, rotation.
 //! - `metadata`, `canonical`, `time`: the formats; `refusal`: why something is not trusted.
 //!
 //! Time comes in as an argument, seconds since 1970 (UTC). Formats and threats: `launcher/docs/trust.md`.
 
 mod canonical;
-pub(crate) mod catalogue;
 mod client;
 mod keys;
 mod metadata;
@@ -23,8 +21,8 @@ pub(crate) use client::check_upload;
 pub use client::{Pin, agrees, pin, pinned, refresh};
 pub use keys::{KeyFile, KeyRing, Passphrase};
 pub use metadata::Role;
-pub(crate) use sign::latest_version;
 pub use sign::{Lifetimes, SignedMetadata, Thresholds, create, rotate, sign, sign_online, sign_targets};
+pub(crate) use sign::{latest_version, remove_old};
 
 use crate::error::TaskError;
 use crate::fetch::Fetch;
@@ -45,8 +43,6 @@ pub(crate) const TIMESTAMP_BYTES_MAX: u64 = 16 << 10;
 pub(crate) const SNAPSHOT_BYTES_MAX: u64 = 64 << 10;
 /// The longest list of catalogues that is read, bytes.
 pub(crate) const TARGETS_BYTES_MAX: u64 = 1 << 20;
-/// The longest catalogue that is read, bytes.
-pub(crate) const CATALOGUE_BYTES_MAX: u64 = 16 << 20;
 
 /// What a studio has signed, as an installation asks for it.
 pub struct Signed {

@@ -5,15 +5,13 @@
 
 use super::keys::KeyRing;
 use super::metadata::{Envelope, Hashes, Head, Listed, Listing, Role, RoleKeys, Root, Target, Targets};
-use super::{
-    CATALOGUE_BYTES_MAX, METADATA, ROOT_BYTES_MAX, SNAPSHOT_BYTES_MAX, TARGETS_BYTES_MAX, TIMESTAMP_BYTES_MAX,
-};
-use super::{catalogue, time};
+use super::time;
+use super::{METADATA, ROOT_BYTES_MAX, SNAPSHOT_BYTES_MAX, TARGETS_BYTES_MAX, TIMESTAMP_BYTES_MAX};
+use crate::catalogue;
 use crate::error::{Exit, TaskError, shown};
-use crate::release::Catalogue;
 use crate::whole;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 const DAY: u64 = 86_400;
@@ -158,8 +156,7 @@ pub fn sign_targets(repository: &Path, ring: &KeyRing, lifetimes: Lifetimes, now
     for (client_id, bytes) in catalogues(&folder)? {
         let file = folder.join(format!("{client_id}.json"));
         let broken = |why: String| TaskError::new(Exit::Damaged, format!("{}: {why}", shown(&file)));
-        let found: Catalogue = serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
-        catalogue::check(&found).map_err(broken)?;
+        catalogue::parse(&bytes).map_err(broken)?;
         let hashes = Hashes::of(&bytes);
         whole::write(&folder.join(format!("{}.{client_id}.json", hashes.sha256)), &bytes, whole::PUBLIC)?;
         let target = Target { length: bytes.len() as u64, hashes };
@@ -169,6 +166,10 @@ pub fn sign_targets(repository: &Path, ring: &KeyRing, lifetimes: Lifetimes, now
     let targets = Targets { head: Head::new(Role::Targets, version, now + lifetimes.targets * DAY), targets };
     let bytes = signed_by(ring, &root, Role::Targets, &targets)?;
     write_metadata(repository, &format!("{version}.targets.json"), &bytes, TARGETS_BYTES_MAX)?;
+    if let Err(error) = remove_old(repository, GRACE_SECONDS, now) {
+        // It is signed all the same; the next time may do better.
+        tracing::warn!("replaced metadata stays: {}", error.what);
+    }
     Ok(version)
 }
 
@@ -226,8 +227,8 @@ fn catalogues(folder: &Path) -> Result<Vec<(String, Vec<u8>)>, TaskError> {
         let entry = entry.map_err(|error| TaskError::unreadable(folder, error))?;
         let name = entry.file_name().to_string_lossy().into_owned();
         // `HASH.BUILD.json` has a dot more than a build's name may have.
-        if let Some(client_id) = name.strip_suffix(".json").filter(|client_id| catalogue::is_label(client_id, 64))
-            && let Some(bytes) = whole::read(&entry.path(), CATALOGUE_BYTES_MAX)?
+        if let Some(client_id) = name.strip_suffix(".json").filter(|client_id| catalogue::is_client_id(client_id))
+            && let Some(bytes) = whole::read(&entry.path(), catalogue::BYTES_MAX)?
         {
             found.push((client_id.to_owned(), bytes));
         }
@@ -318,4 +319,85 @@ fn latest_root(repository: &Path) -> Result<Root, TaskError> {
     let (envelope, _, root) = Envelope::parse::<Root>(&file, Role::Root, &bytes)?;
     root.verify(&file, Role::Root, &envelope)?;
     Ok(root)
+}
+
+/// How long a state that was replaced stays, seconds: clients that have its timestamp fetch the rest of it.
+const GRACE_SECONDS: u64 = 24 * 3_600;
+
+/// Removes lists of catalogues, snapshots and catalogues that no state is made of any more, `grace_seconds` after they were replaced. Roots stay:
+/// clients go through all of them. Gives how many files and bytes are gone.
+pub(crate) fn remove_old(repository: &Path, grace_seconds: u64, now: u64) -> Result<(u64, u64), TaskError> {
+    let unwritable = |file: &Path| {
+        let file = file.to_owned();
+        move |error| TaskError::unwritable(&file, error)
+    };
+    let (mut files, mut bytes) = (0, 0);
+    let mut remove = |file: &Path, size: u64| -> Result<(), TaskError> {
+        std::fs::remove_file(file).map_err(unwritable(file))?;
+        (files, bytes) = (files + 1, bytes + size);
+        Ok(())
+    };
+    let folder = repository.join(METADATA);
+    // What the timestamp leads to is what clients fetch, whatever lies beside it.
+    let version_in = |name: &str, of: &str| -> Result<Option<u64>, TaskError> {
+        let bytes = read_metadata(repository, name, SNAPSHOT_BYTES_MAX)?;
+        let value = bytes.and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
+        Ok(value.and_then(|value| value.get("signed")?.get("meta")?.get(of)?.get("version")?.as_u64()))
+    };
+    let Some(snapshot) = version_in("timestamp.json", "snapshot.json")? else { return Ok((0, 0)) };
+    let Some(targets) = version_in(&format!("{snapshot}.snapshot.json"), "targets.json")? else { return Ok((0, 0)) };
+    let is_old = |changed: u64| changed.saturating_add(grace_seconds) <= now;
+    let mut needed = BTreeSet::new();
+    for (role, current) in [("targets.json", targets), ("snapshot.json", snapshot)] {
+        let mut versions: Vec<(u64, Found)> = Vec::new();
+        for found in list(&folder)? {
+            let version = found.name.strip_suffix(role).and_then(|rest| rest.strip_suffix('.')?.parse().ok());
+            versions.extend(version.map(|version| (version, found)));
+        }
+        versions.sort_by_key(|(version, _)| *version);
+        for (number, (version, found)) in versions.iter().enumerate() {
+            let file = folder.join(&found.name);
+            // It was the newest until the next one came.
+            if *version < current && versions.get(number + 1).is_some_and(|(_, next)| is_old(next.changed)) {
+                remove(&file, found.size)?;
+            } else if role == "targets.json" {
+                let bytes = whole::read(&file, TARGETS_BYTES_MAX)?.unwrap_or_default();
+                let (_, _, targets) = Envelope::parse::<Targets>(&found.name, Role::Targets, &bytes)?;
+                needed.extend(targets.targets.into_values().map(|target| target.hashes.sha256));
+            }
+        }
+    }
+    let folder = repository.join("catalogue");
+    for found in list(&folder)? {
+        let hash = found.name.split_once('.').map(|(hash, _)| hash).filter(|hash| catalogue::is_hash(hash));
+        if hash.is_some_and(|hash| !needed.contains(hash)) && is_old(found.changed) {
+            remove(&folder.join(&found.name), found.size)?;
+        }
+    }
+    Ok((files, bytes))
+}
+
+/// A file of a folder.
+struct Found {
+    name: String,
+    /// Seconds since 1970.
+    changed: u64,
+    size: u64,
+}
+
+fn list(folder: &Path) -> Result<Vec<Found>, TaskError> {
+    let unreadable = |error| TaskError::unreadable(folder, error);
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(unreadable)?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(unreadable)?;
+        let metadata = entry.metadata().map_err(unreadable)?;
+        let changed = metadata.modified().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+        let changed = changed.map_or(u64::MAX, |at| at.as_secs());
+        found.push(Found { name: entry.file_name().to_string_lossy().into_owned(), changed, size: metadata.len() });
+    }
+    Ok(found)
 }

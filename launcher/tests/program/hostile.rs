@@ -443,6 +443,16 @@ fn content_attacks(world: &mut World, seed: u64, mutations: u32) {
     ];
     publish(world, "a file beneath a link", [good.entries.clone(), through].concat());
 
+    // A manifest has no form for modes, devices, FIFOs and sockets: there are four kinds of entries.
+    let bytes = alone.encode();
+    let kind = bytes.windows(5).position(|window| window == b"\x04game").unwrap() - 1;
+    for number in [4, 6, 0o20, 0o60, 0x80, 0xff] {
+        let mut manifest = bytes.clone();
+        manifest[kind] = number;
+        world.publish("evil-kind", &manifest);
+        world.refused(&format!("an entry of kind {number}"), &[4], &format!("is of kind {number}, which is not known"));
+    }
+
     // A frame of 256 MiB of zeros where 100 bytes are promised.
     let bomb = zstd::bulk::compress(&vec![0; 256 << 20], 19).unwrap();
     let id = blake3::hash(&bomb);
@@ -488,6 +498,64 @@ fn content_attacks(world: &mut World, seed: u64, mutations: u32) {
     }
 }
 
+/// An archive of casync's with one entry `evil` of this mode and what follows it.
+fn archive(mode: u64, body: &[(u64, &[u8])]) -> Vec<u8> {
+    const ENTRY: u64 = 0x1396_fabc_ea5b_bb51;
+    const FILENAME: u64 = 0x6dbb_6ebc_b316_1f0b;
+    fn element(bytes: &mut Vec<u8>, kind: u64, body: &[u8]) {
+        bytes.extend((16 + body.len() as u64).to_le_bytes());
+        bytes.extend(kind.to_le_bytes());
+        bytes.extend(body);
+    }
+    let entry = |mode: u64| {
+        [0x9000_0000_1000_1f22, mode, 0, 0, 0, 0].into_iter().flat_map(u64::to_le_bytes).collect::<Vec<_>>()
+    };
+    let mut bytes = Vec::new();
+    element(&mut bytes, ENTRY, &entry(0o040_755));
+    element(&mut bytes, FILENAME, b"evil\0");
+    element(&mut bytes, ENTRY, &entry(mode));
+    for (kind, body) in body {
+        element(&mut bytes, *kind, body);
+    }
+    // Where a table of contents belongs: what is refused is refused before it.
+    element(&mut bytes, FILENAME, b"zebra\0");
+    element(&mut bytes, ENTRY, &entry(0o100_644));
+    bytes
+}
+
+/// What casync's archives can hold and no player's machine should get: `sync untar` refuses it by name, whatever it is told to allow.
+fn archive_attacks(world: &mut World) {
+    const PAYLOAD: u64 = 0x8b9e_1d93_d6dc_ffc9;
+    const DEVICE: u64 = 0xac3d_ace3_69df_e643;
+    const SYMLINK: u64 = 0x664a_6fb6_830e_0d6c;
+    let payload: &[(u64, &[u8])] = &[(PAYLOAD, b"x")];
+    let device: &[(u64, &[u8])] = &[(DEVICE, &[1; 16])];
+    let attacks: [(&str, u64, &[(u64, &[u8])], &str); 9] = [
+        ("a character device", 0o020_666, device, "device, FIFO or socket"),
+        ("a block device", 0o060_666, device, "device, FIFO or socket"),
+        ("a FIFO", 0o010_666, &[], "device, FIFO or socket"),
+        ("a socket", 0o140_666, &[], "device, FIFO or socket"),
+        ("a set-uid file", 0o104_755, payload, "set-uid or set-gid"),
+        ("a set-gid file", 0o102_755, payload, "set-uid or set-gid"),
+        ("a set-uid and set-gid file", 0o106_755, payload, "set-uid or set-gid"),
+        ("a link out of the root", 0o120_777, &[(SYMLINK, b"../../etc/passwd\0")], "evil"),
+        ("an absolute link", 0o120_777, &[(SYMLINK, b"/etc/passwd\0")], "evil"),
+    ];
+    for (attack, mode, body, says) in attacks {
+        fs::write(world.at("evil.catar"), archive(mode, body)).unwrap();
+        let before = world.outside();
+        let untar = ["sync", "untar", "--catar", "evil.catar", "--destination", "unpacked", "--any_name"];
+        let output = world.home.run(&untar);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(4), "{attack}: {said}");
+        assert!(said.contains("evil\"") && said.contains(says), "{attack}: does not say {says:?}: {said}");
+        assert!(world.outside() == before, "{attack}: something was written");
+        world.refused += 1;
+        println!("refused: {attack} in an archive: {}", said.trim());
+    }
+    fs::remove_file(world.at("evil.catar")).unwrap();
+}
+
 #[test]
 fn every_attack_is_refused_by_name() {
     let seed = std::env::var("VSEKAI_HOSTILE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
@@ -496,6 +564,7 @@ fn every_attack_is_refused_by_name() {
     metadata_attacks(&mut world);
     download_attacks(&mut world);
     content_attacks(&mut world, seed, mutations);
+    archive_attacks(&mut world);
     // After all of it, an honest update still comes.
     let mut catalogue = world.catalogue();
     catalogue.channels[0].version = "2.0".into();

@@ -57,6 +57,19 @@ impl Scene {
         serde_json::from_str(&ok(&output)).expect("a list of jobs")
     }
 
+    /// How the daemon is reached.
+    fn reach(&self) -> Value {
+        let text = std::fs::read_to_string(self.path("home/state/daemon/daemon.json")).expect("reads");
+        serde_json::from_str(&text).expect("JSON")
+    }
+
+    /// kill -9, as a power cut would do to it.
+    fn kill_daemon(&self) {
+        let pid = self.reach()["pid"].as_i64().expect("a number") as i32;
+        let pid = rustix::process::Pid::from_raw(pid).expect("a process");
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("kills");
+    }
+
     /// Waits until the newest job has a status.
     fn await_status(&self, status: &str) -> Value {
         let begun = Instant::now();
@@ -181,11 +194,7 @@ fn jobs_are_paused_resumed_and_outlive_the_daemon() {
     assert_eq!(scene.await_status("paused")["id"], 1);
     assert!(!scene.path("root/current").exists());
 
-    // kill -9, as a power cut would do to it.
-    let reach = std::fs::read_to_string(scene.path("home/state/daemon/daemon.json")).expect("reads");
-    let reach: Value = serde_json::from_str(&reach).expect("JSON");
-    let pid = rustix::process::Pid::from_raw(reach["pid"].as_i64().expect("a number") as i32).expect("a process");
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("kills");
+    scene.kill_daemon();
     assert_eq!(scene.await_status("paused")["id"], 1);
     scene.jobs(&["resume", "--job", "1"]);
     let done = scene.await_status("done");
@@ -193,8 +202,7 @@ fn jobs_are_paused_resumed_and_outlive_the_daemon() {
     ok(&scene.system("verify", &scene.path("root"), &[]));
 
     // Who has no token gets nothing.
-    let reach = std::fs::read_to_string(scene.path("home/state/daemon/daemon.json")).expect("reads");
-    let reach: Value = serde_json::from_str(&reach).expect("JSON");
+    let reach = scene.reach();
     let url = format!("http://127.0.0.1:{}/v1/jobs", reach["port"]);
     let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
     assert_eq!(agent.get(&url).call().expect("answers").status().as_u16(), 401);
@@ -230,4 +238,34 @@ fn a_plain_folder_is_copied_and_a_failure_has_its_exit_code() {
     fails(&start(&text(&scene.path("missing"))), 3, "neither a folder nor a repository");
     ok(&scene.vsekai(&["sync", "stop"]));
     fails(&scene.vsekai(&["sync", "stop"]), 10, "no daemon runs");
+}
+
+#[test]
+fn after_a_restart_the_unit_for_systemd_goes_on_with_what_ran() {
+    let unit = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/vsekai-sync.service"));
+    let unit = unit.expect("reads");
+    let command = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("a command");
+    let (program, arguments) = command.split_once(' ').expect("arguments");
+    assert!(program.ends_with("/vsekai"), "{program}");
+
+    let scene = Scene::new();
+    let (source, destination) = (text(&scene.path("repository")), text(&scene.path("root")));
+    scene.jobs(&["start", "--unsigned", "--limit_rate", "400000", "--source", &source, "--destination", &destination]);
+    scene.await_status("running");
+    scene.kill_daemon();
+    assert!(!scene.path("root/current").exists(), "the job was done too soon to show anything");
+    let mut daemon = Command::new(env!("CARGO_BIN_EXE_vsekai"));
+    daemon.args(arguments.split(' ')).env("VSEKAI_HOME", scene.path("home"));
+    let mut daemon = daemon.spawn().expect("starts");
+    let begun = Instant::now();
+    while scene.reach()["pid"] != daemon.id() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the unit's daemon does not say how it is reached");
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+    assert_eq!(scene.await_status("done")["version"], "1");
+    ok(&scene.system("verify", &scene.path("root"), &[]));
+    // As systemd ends it.
+    let pid = rustix::process::Pid::from_child(&daemon);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("ends");
+    assert!(daemon.wait().expect("ends").success());
 }

@@ -80,7 +80,8 @@ fn redirect_refresh_and_logout() {
     // The refresh token was rotated, and the new one kept.
     assert_ne!(home.succeeds(&["auth", "token", "--renew"]), renewed);
     let out: serde_json::Value = serde_json::from_str(&home.succeeds(&["auth", "logout", "--json"])).unwrap();
-    assert_eq!(out, serde_json::json!({ "logged_in": false, "revoked": true }));
+    let from = file.to_str().unwrap();
+    assert_eq!(out, serde_json::json!({ "logged_in": false, "revoked": true, "removed_from": from }));
     assert!(!file.exists());
     assert_eq!((code(&home, &["auth", "token"]), code(&home, &["auth", "logout"])), (Some(8), Some(8)));
     // No secret in the log.
@@ -151,4 +152,137 @@ fn tokens_that_only_the_provider_can_read_are_asked_for() {
     let second = log_in(&home, &provider, "openid offline_access release:write");
     home.succeeds(&["auth", "logout"]);
     assert_eq!(begin(&service, &second), 401);
+}
+
+/// A keyring as `secret-tool` shows it: secrets are files, `locked` makes it refuse.
+const SECRET_TOOL: &str = r#"#!/bin/sh
+cd "$(dirname "$0")/.." || exit 9
+if [ -e locked ]; then echo "secret-tool: Cannot get secret of a locked object" >&2; exit 1; fi
+task=$1
+while [ "$1" != account ]; do shift; done
+case $task in
+    store) cat > "secret-$2" ;;
+    lookup) cat "secret-$2" 2> nothing ;;
+    clear) rm "secret-$2" ;;
+esac
+"#;
+
+/// A home whose commands find a keyring.
+struct Keyring {
+    home: Home,
+}
+
+impl Keyring {
+    fn new() -> Self {
+        let home = Home::new();
+        let tool = home.folder().join("keyring/bin/secret-tool");
+        std::fs::create_dir_all(tool.parent().unwrap()).unwrap();
+        std::fs::write(&tool, SECRET_TOOL).unwrap();
+        std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o755)).unwrap();
+        Self { home }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vsekai"));
+        self.home.environment(command.args(arguments));
+        let path = std::env::var("PATH").unwrap();
+        let tools = self.home.folder().join("keyring/bin");
+        command
+            .env("PATH", format!("{}:{path}", tools.display()))
+            .env("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nowhere");
+        command
+    }
+
+    /// Exit code, what it prints, and what it says is wrong.
+    fn run(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let output = self.command(arguments).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().trim().to_owned();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    }
+
+    fn log_in(&self, provider: &Provider) -> (Option<i32>, String, String) {
+        let mut command = self.command(&["auth", "login", "--client_id", "your_client_id", "--client_secret"]);
+        command.args([
+            "your_client_secret",
+            "--redirect_uri",
+            "http://127.0.0.1/callback",
+            "--issuer",
+            &provider.address,
+        ]);
+        command.args(["--scope", "openid offline_access release:write"]);
+        let output = command.env("BROWSER", folder().join("user.mjs")).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().trim().to_owned();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    }
+
+    fn secrets(&self) -> Vec<String> {
+        let files = std::fs::read_dir(self.home.folder().join("keyring")).unwrap().map(|file| file.unwrap().path());
+        let secrets = files.filter(|file| file.file_name().unwrap().to_string_lossy().starts_with("secret-"));
+        secrets.map(|file| std::fs::read_to_string(file).unwrap()).collect()
+    }
+
+    fn file(&self) -> String {
+        std::fs::read_to_string(self.home.folder().join("home/state/tokens.json")).unwrap()
+    }
+
+    fn lock(&self, locked: bool) {
+        let file = self.home.folder().join("keyring/locked");
+        if locked { std::fs::write(file, "").unwrap() } else { std::fs::remove_file(file).unwrap() }
+    }
+}
+
+#[test]
+fn the_login_lies_in_the_keyring_if_there_is_one() {
+    let (keyring, provider) = (Keyring::new(), Provider::start("jwt"));
+    let (code, told, errors) = keyring.log_in(&provider);
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(told.ends_with("kept in the system's keyring"), "{told}");
+    let token = keyring.run(&["auth", "token"]).1;
+    assert!(keyring.secrets().len() == 1 && keyring.secrets()[0].contains(&token), "{:?}", keyring.secrets());
+    assert!(!keyring.file().contains(&token), "the token is in the file, too");
+    assert!(keyring.run(&["auth", "token", "--json"]).1.contains("\"kept_in\":\"the system's keyring\""));
+    // A renewed token takes the place of the one before.
+    let renewed = keyring.run(&["auth", "token", "--renew"]).1;
+    assert!(renewed != token && keyring.secrets()[0].contains(&renewed));
+
+    keyring.lock(true);
+    for task in ["token", "logout"] {
+        let (code, _, errors) = keyring.run(&["auth", task]);
+        assert_eq!(code, Some(8), "{errors}");
+        assert!(errors.contains("a locked object; unlock the keyring") && errors.lines().count() == 1, "{errors}");
+    }
+    keyring.lock(false);
+    assert_eq!(keyring.run(&["auth", "token"]).1, renewed, "a locked keyring loses nothing");
+
+    // Another wish moves it with the next token, and the keyring forgets it.
+    keyring.run(&["config", "set", "--key", "token_store", "--value", "file"]);
+    let moved = keyring.run(&["auth", "token", "--renew"]).1;
+    assert!(keyring.file().contains(&moved) && keyring.secrets().is_empty(), "{:?}", keyring.secrets());
+    keyring.run(&["config", "set", "--key", "token_store", "--value", "keyring"]);
+    keyring.run(&["auth", "token", "--renew"]);
+    assert_eq!((keyring.secrets().len(), &*keyring.file()), (1, "{\"keyring\":true}"));
+    let (code, told, errors) = keyring.run(&["auth", "logout"]);
+    assert_eq!((code, &*told), (Some(0), "logged out: removed from the system's keyring"), "{errors}");
+    assert!(keyring.secrets().is_empty());
+    assert_eq!(keyring.run(&["auth", "token"]).0, Some(8));
+}
+
+#[test]
+fn a_keyring_that_takes_nothing_is_said_so_or_done_without() {
+    let (keyring, provider) = (Keyring::new(), Provider::start("jwt"));
+    keyring.lock(true);
+    let (code, told, errors) = keyring.log_in(&provider);
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(told.contains("tokens.json (the keyring: secret-tool: Cannot get secret of a locked object)"), "{told}");
+    let token = keyring.run(&["auth", "token"]).1;
+    assert!(keyring.file().contains(&token) && keyring.secrets().is_empty());
+    keyring.run(&["config", "set", "--key", "token_store", "--value", "keyring"]);
+    let (code, _, errors) = keyring.log_in(&provider);
+    assert_eq!(code, Some(5), "{errors}");
+    assert!(errors.contains("the keyring does not take the login: secret-tool: Cannot"), "{errors}");
+    // Without a session bus nobody is sent to the provider first.
+    let mut command = keyring.command(&["auth", "login", "--client_id", "x", "--issuer", &provider.address]);
+    let output = command.env_remove("DBUS_SESSION_BUS_ADDRESS").output().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(5) && errors.contains("there is no session bus"), "{errors}");
 }

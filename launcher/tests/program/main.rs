@@ -1,5 +1,5 @@
 //! The `vsekai` program from outside: casync's formats, publishing, trusting, installing and following a build, login, the service, hostile
-//! servers, the portal, the guide.
+//! servers, servers that go away and come back, the portal, the guide.
 
 mod formats;
 mod guide;
@@ -7,6 +7,7 @@ mod hostile;
 mod installation;
 mod list_chunks;
 mod login;
+mod network;
 mod portal;
 mod service;
 mod support;

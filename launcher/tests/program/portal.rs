@@ -186,7 +186,8 @@ while :; do sleep 0.05; done"#;
     let inner = scene.folder.path().join("inner");
     eventually("the inner process", || fs::read_to_string(&inner).is_ok_and(|text| text.ends_with('\n')));
     let inner: Value = fs::read_to_string(&inner).unwrap().trim().parse::<i64>().unwrap().into();
-    assert!(lives(&inner) && lives(&running["pid"]));
+    let stat = |pid: &Value| fs::read_to_string(format!("/proc/{pid}/stat"));
+    assert!(lives(&inner) && lives(&running["pid"]), "{running}: {:?}, {:?}", stat(&inner), stat(&running["pid"]));
     let closed = scene.done(&["portal", "close", "--grace_s", "0"]);
     assert!(closed["outcome"].as_str().unwrap().contains("kill"), "{closed}");
     assert!(!lives(&inner) && !lives(&running["pid"]));
@@ -202,7 +203,7 @@ fn a_game_whose_keeper_was_killed_is_found_and_closed() {
     let output = scene.vsekai(&["--json", "portal", "check-status"]);
     let status: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((output.status.code(), &status["state"]), (Some(1), &"adrift".into()));
-    assert!(status["pids"].as_array().unwrap().contains(&running["pid"]));
+    assert!(status["pids"].as_array().unwrap().contains(&running["pid"]), "{running} {status}");
     assert!(scene.refused(&["portal", "launch"], 11).contains("close"));
     scene.done(&["portal", "close"]);
     assert!(!lives(&running["pid"]));

@@ -49,26 +49,19 @@ fn begin(service: &Served, token: &str, path: &str, size: usize) -> (u16, serde_
     (status, json(&body))
 }
 
+/// Packs the build as a version.
+fn pack(home: &Home, version: &str, more: &[&str]) {
+    let pack = ["version", "pack", "--source", "build", "--repository", "studio", "--client_id", "game", "--version"];
+    home.succeeds(&[&pack[..], &[version], more].concat());
+}
+
 /// A studio with version 1.0 packed and signed.
 fn studio(home: &Home) {
     let build = home.folder().join("build");
     fs::create_dir_all(&build).unwrap();
     fs::write(build.join("game"), "one").unwrap();
     home.succeeds(&["keys", "generate", "--keys", "keys", "--repository", "studio"]);
-    home.succeeds(&[
-        "version",
-        "pack",
-        "--source",
-        "build",
-        "--repository",
-        "studio",
-        "--client_id",
-        "game",
-        "--version",
-        "1.0",
-        "--channel",
-        "stable",
-    ]);
+    pack(home, "1.0", &["--channel", "stable"]);
     home.succeeds(&["version", "sign", "--repository", "studio", "--keys", "keys"]);
 }
 
@@ -186,18 +179,7 @@ fn only_what_the_pinned_keys_signed_and_the_user_may_change_is_published() {
     let text = fs::read_to_string(&catalogue).unwrap();
     let manifest = json(text.as_bytes())["releases"][0]["manifest"]["blake3"].as_str().unwrap().to_owned();
     fs::write(home.folder().join("build/game"), "two").unwrap();
-    home.succeeds(&[
-        "version",
-        "pack",
-        "--source",
-        "build",
-        "--repository",
-        "studio",
-        "--client_id",
-        "game",
-        "--version",
-        "2.0",
-    ]);
+    pack(&home, "2.0", &[]);
     let second = json(&fs::read(&catalogue).unwrap())["releases"][1]["manifest"].clone();
     let mut changed = json(text.as_bytes());
     changed["releases"][0]["manifest"] = second;
@@ -253,4 +235,81 @@ fn the_openapi_document_names_every_route() {
             );
         }
     }
+}
+
+#[test]
+fn an_archive_is_a_build_and_replaced_metadata_goes_after_its_grace() {
+    let home = Home::new();
+    studio(&home);
+    let service = started(&home);
+    assert_eq!(upload(&home, &service, TOKEN).0, Some(0));
+    fs::write(home.folder().join("build/game"), "two").unwrap();
+    home.succeeds(&["sync", "tar", "--source", "build", "--catar", "game-2.catar"]);
+    let publish = |file: &str, version: &str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_vsekai"));
+        let build = ["--client_id", "game", "--channel", "stable", "--version", version, "--repository", "studio"];
+        command
+            .args(["version", "upload", "--file", file, "--service", &service.address, "--keys", "keys"])
+            .args(build);
+        let output = home.environment(command.env("VSEKAI_TOKEN", TOKEN)).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    assert_eq!(publish("game-2.catar", "2.0"), (Some(0), String::new()));
+    fs::write(home.folder().join("bad.catar"), &fs::read(home.folder().join("game-2.catar")).unwrap()[..200]).unwrap();
+    let (code, said) = publish("bad.catar", "3.0");
+    assert!(code == Some(4) && said.contains("bad.catar"), "{code:?}: {said}");
+    let leftovers = fs::read_dir(home.folder().join("studio")).unwrap();
+    let leftovers = leftovers.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with(".tmp"));
+    assert_eq!(leftovers.count(), 0, "the archive was left unpacked");
+
+    let listed = |folder: &str| {
+        let entries = fs::read_dir(home.folder().join("srv").join(folder)).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let all =
+        ["1.root.json", "2.snapshot.json", "2.targets.json", "3.snapshot.json", "3.targets.json", "timestamp.json"];
+    assert_eq!(listed("metadata"), all);
+    assert_eq!(listed("catalogue").len(), 3);
+    // The service's own grace time is a day; one without any has nothing to wait for.
+    assert_eq!(ask(&service, "POST", "/api/prune", TOKEN, "", b"{}").0, 200);
+    assert_eq!(listed("metadata"), all);
+    let address = service.address.clone();
+    drop(service);
+    let listen = address.strip_prefix("http://").unwrap();
+    let arguments = ["--repository", "srv", "--tokens", "tokens", "--store", "local:store", "--grace_hours", "0"];
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_vsekai"));
+    command.args(["--json", "serve", "--listen", listen]).args(arguments);
+    let service = crate::support::serving(&home, command);
+    assert_eq!(ask(&service, "POST", "/api/prune", TOKEN, "", b"{}").0, 200);
+    assert_eq!(listed("metadata"), ["1.root.json", "3.snapshot.json", "3.targets.json", "timestamp.json"]);
+    assert_eq!(listed("catalogue").len(), 2);
+    let follow = ["--repository", &address, "--client_id", "game", "--root"];
+    let root = home.folder().join("installed");
+    let add = ["profile", "add", "--profile_name", "game", "--root_file", "studio/metadata/1.root.json"];
+    home.succeeds(&[&add[..], &follow[..], &[root.to_str().unwrap()]].concat());
+    home.succeeds(&["system", "update"]);
+    assert_eq!(fs::read_to_string(root.join("current/game")).unwrap(), "two");
+}
+
+#[test]
+fn behind_a_trusted_proxy_each_client_has_its_own_limit() {
+    let home = Home::new();
+    studio(&home);
+    let few = ["--root_file", "studio/metadata/1.root.json", "--store", "mem:", "--requests_per_second", "0.1"];
+    let start = |more: &[&str]| served(&home, &[&["--repository", "srv"], &few[..], more].concat());
+    let from = |service: &Served, client: &str| {
+        ask(service, "GET", "/api/builds", "", &format!("x-forwarded-for: {client}\r\n"), b"").0
+    };
+    let trusting = start(&["--trusted_proxy", "127.0.0.0/8"]);
+    // One request each: ten times a tenth.
+    assert_eq!((from(&trusting, "198.51.100.1"), from(&trusting, "198.51.100.1")), (200, 429));
+    assert_eq!(from(&trusting, "198.51.100.2"), 200);
+    assert_eq!(from(&trusting, "198.51.100.3, 198.51.100.2"), 429, "the client itself wrote the first of them");
+    drop(trusting);
+    let careful = start(&[]);
+    assert_eq!((from(&careful, "198.51.100.1"), from(&careful, "198.51.100.2")), (200, 429));
+    let wrong = home.run(&["serve", "--repository", "srv", "--trusted_proxy", "10.0.0.0/99"]);
+    assert_eq!(wrong.status.code(), Some(2));
 }

@@ -22,7 +22,15 @@ impl Home {
 
     /// The environment that commands see: nothing of the machine's but PATH.
     pub fn environment<'a>(&self, command: &'a mut Command) -> &'a mut Command {
-        for name in ["VSEKAI_KEY_PASSPHRASE", "VSEKAI_CLIENT_SECRET", "DISPLAY", "WAYLAND_DISPLAY", "BROWSER"] {
+        for name in [
+            "VSEKAI_KEY_PASSPHRASE",
+            "VSEKAI_CLIENT_SECRET",
+            "DISPLAY",
+            "WAYLAND_DISPLAY",
+            "BROWSER",
+            "DBUS_SESSION_BUS_ADDRESS",
+            "XDG_RUNTIME_DIR",
+        ] {
             command.env_remove(name);
         }
         command.env("VSEKAI_HOME", self.folder().join("home")).env("NO_PROXY", "*").current_dir(self.folder())

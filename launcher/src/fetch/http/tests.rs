@@ -47,12 +47,13 @@ fn partial(from: usize, sent: usize) -> Vec<u8> {
 
 fn http(address: SocketAddr) -> Http {
     let limits = Limits {
+        connections: 4,
         tries: 3,
         backoff: Duration::from_millis(1),
         patience: Duration::from_secs(5),
         bytes_per_second: None,
     };
-    Http::new(&format!("http://{address}/repo/"), limits)
+    Http::new(&format!("http://{address}/repo/"), limits, TlsConfig::default())
 }
 
 fn get(http: &Http, range: Range<u64>) -> Result<Vec<u8>, FetchError> {

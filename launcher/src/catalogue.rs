@@ -1,7 +1,14 @@
-//! What a catalogue may hold: checked after its signature, since a studio, too, can err.
+//! What a catalogue may hold: checked whether it is signed or not, since a studio, too, can err.
 
+use crate::hex::unhex;
+use crate::manifest::MANIFEST_SIZE_MAX;
 use crate::release::{Blob, Catalogue};
 use std::collections::BTreeSet;
+
+/// The longest catalogue that is read, bytes.
+pub const BYTES_MAX: u64 = 16 << 20;
+/// The largest delta, bytes.
+pub const DELTA_BYTES_MAX: u64 = 64 << 30;
 
 const RELEASES_MAX: usize = 10_000;
 const CHANNELS_MAX: usize = 64;
@@ -14,15 +21,30 @@ pub fn is_version(name: &str) -> bool {
     (1..=64).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(letter)
 }
 
-/// True for the name of a build (64) or channel (32): 1 to `longest` of `[a-z0-9-]`.
-pub fn is_label(name: &str, longest: usize) -> bool {
+/// True for the name of a build: 1 to 64 of `[a-z0-9-]`.
+pub fn is_client_id(name: &str) -> bool {
+    is_label(name, 64)
+}
+
+/// True for the name of a channel: 1 to 32 of `[a-z0-9-]`.
+pub fn is_channel(name: &str) -> bool {
+    is_label(name, 32)
+}
+
+fn is_label(name: &str, longest: usize) -> bool {
     let letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..=longest).contains(&name.len()) && name.bytes().all(letter)
 }
 
 /// True for the name of a file that is named by its content: 64 lower-case hexadecimal digits.
 pub fn is_hash(name: &str) -> bool {
-    name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+    unhex::<32>(name).is_some()
+}
+
+/// Reads one, and checks every name, digest, size and count in it. `Err` says what is wrong, for people.
+pub fn parse(bytes: &[u8]) -> Result<Catalogue, String> {
+    let catalogue = serde_json::from_slice(bytes).map_err(|error| format!("not a catalogue: {error}"))?;
+    check(&catalogue).map(|()| catalogue)
 }
 
 /// What is wrong with it, for people.
@@ -38,14 +60,18 @@ pub fn check(catalogue: &Catalogue) -> Result<(), String> {
                 "version {version:?}: it must be 1 to 64 of A-Z, a-z, 0-9, . _ + and -, and not begin with a dot"
             ));
         }
-        let blob = |blob: &Blob, what: &str| {
-            is_hash(&blob.blake3)
-                .then_some(())
-                .ok_or_else(|| format!("version {version}: {what} {:?} is no BLAKE3", blob.blake3))
+        let blob = |blob: &Blob, what: &str, max: u64| {
+            if !is_hash(&blob.blake3) {
+                return Err(format!("version {version}: {what} {:?} is no BLAKE3", blob.blake3));
+            }
+            if !(1..=max).contains(&blob.size) {
+                return Err(format!("version {version}: {what} of {} bytes; 1 to {max} are allowed", blob.size));
+            }
+            Ok(())
         };
-        blob(&release.manifest, "manifest")?;
+        blob(&release.manifest, "manifest", MANIFEST_SIZE_MAX)?;
         for delta in &release.deltas {
-            blob(&delta.pack, "delta pack")?;
+            blob(&delta.pack, "delta pack", DELTA_BYTES_MAX)?;
             if !is_version(&delta.from) {
                 return Err(format!("version {version}: a delta comes from {:?}, which is no version", delta.from));
             }
@@ -66,7 +92,7 @@ pub fn check(catalogue: &Catalogue) -> Result<(), String> {
     let mut names = BTreeSet::new();
     for channel in &catalogue.channels {
         let name = &channel.name;
-        if !is_label(name, 32) || !names.insert(name) {
+        if !is_channel(name) || !names.insert(name) {
             return Err(format!("channel {name:?}: names are 1 to 32 of a-z, 0-9 and -, each once"));
         }
         for version in channel.previous.iter().chain([&channel.version]) {
