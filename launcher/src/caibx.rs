@@ -246,10 +246,8 @@ impl<R: Read> IndexReader<R> {
     }
 
     fn most(&mut self, bytes: &mut [u8]) -> Result<usize, IndexError> {
-        let count =
-            read::most(&mut self.source, bytes).map_err(|source| IndexError::Read { offset: self.position, source })?;
-        self.position += count as u64;
-        Ok(count)
+        let count = read::most_at(&mut self.source, &mut self.position, bytes);
+        count.map_err(|source| IndexError::Read { offset: self.position, source })
     }
 }
 

@@ -14,11 +14,19 @@ pub fn some(source: &mut (impl Read + ?Sized), bytes: &mut [u8]) -> io::Result<u
 
 /// As many bytes as there is room for, fewer only where the source ends.
 pub fn most(source: &mut (impl Read + ?Sized), bytes: &mut [u8]) -> io::Result<usize> {
+    most_at(source, &mut 0, bytes)
+}
+
+/// The same, and `position` moves on by what came, also by what came before a failure.
+pub fn most_at(source: &mut (impl Read + ?Sized), position: &mut u64, bytes: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < bytes.len() {
         match some(source, &mut bytes[filled..])? {
             0 => break,
-            count => filled += count,
+            count => {
+                filled += count;
+                *position += count as u64;
+            }
         }
     }
     Ok(filled)

@@ -365,18 +365,14 @@ impl<R: Read> Decoder<R> {
 
     fn some(&mut self, bytes: &mut [u8]) -> Result<usize, CatarError> {
         let count = read::some(&mut self.source, bytes);
-        self.passed(count)
-    }
-
-    fn most(&mut self, bytes: &mut [u8]) -> Result<usize, CatarError> {
-        let count = read::most(&mut self.source, bytes);
-        self.passed(count)
-    }
-
-    fn passed(&mut self, count: io::Result<usize>) -> Result<usize, CatarError> {
         let count = count.map_err(|source| CatarError::Read { offset: self.position, source })?;
         self.position += count as u64;
         Ok(count)
+    }
+
+    fn most(&mut self, bytes: &mut [u8]) -> Result<usize, CatarError> {
+        let count = read::most_at(&mut self.source, &mut self.position, bytes);
+        count.map_err(|source| CatarError::Read { offset: self.position, source })
     }
 
     fn unsound(&self, offset: u64, fault: Fault) -> CatarError {
