@@ -31,6 +31,18 @@ impl Page {
         eventually(what, PATIENCE, async || look(&self.debug().await)).await
     }
 
+    /// Waits until the player stands, also where the shard has it, and says where.
+    async fn standing(&self) -> (f64, f64) {
+        let (mut last, mut unchanged) = (None, 0);
+        self.see("the player to stand", |debug| {
+            let now = position(debug);
+            unchanged = if now == last { unchanged + 1 } else { 0 };
+            last = now;
+            now.filter(|_| unchanged >= 10)
+        })
+        .await
+    }
+
     async fn element(&self, test_id: &str) -> fantoccini::elements::Element {
         self.0.client.find(Locator::Css(&format!("[data-testid='{test_id}']"))).await.unwrap()
     }
@@ -156,7 +168,7 @@ async fn a_player_in_chromium_walks_harvests_builds_and_survives_a_crash() {
 
     // Walks, in the direction of the key.
     for (key, (east, south)) in [('d', (1.0, 0.0)), ('s', (0.0, 1.0)), ('a', (-1.0, 0.0)), ('w', (0.0, -1.0))] {
-        let from = page.see("the own position", position).await;
+        let from = page.standing().await;
         page.press([KeyAction::Down { value: key }]).await;
         let what = format!("a walk of three metres by {key}");
         let along = |to: (f64, f64)| (to.0 - from.0) * east + (to.1 - from.1) * south;

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 const MIB: f64 = (1 << 20) as f64;
 /// How long a mount may take to appear.
 const MOUNT_TIMEOUT: Duration = Duration::from_secs(30);
+/// What is compared with a goal runs so often, in turn with desync, and the cheapest run counts: others on the machine only ever add.
+const RUNS: usize = 5;
 
 struct Tools {
     vsekai: PathBuf,
@@ -47,6 +49,27 @@ impl Tools {
                 return Ok(());
             }
         }
+    }
+
+    /// The cheapest runs of desync and ours: arguments, and what is to be away (a folder that is to be empty ends in `/`) before each.
+    fn cheapest(&self, theirs: (&str, &str), ours: (&str, &str)) -> Result<(Cost, Cost)> {
+        let mut costs: [Option<Cost>; 2] = [None; 2];
+        for _ in 0..RUNS {
+            for ((tool, (arguments, made)), least) in
+                [(&self.desync, theirs), (&self.vsekai, ours)].into_iter().zip(&mut costs)
+            {
+                let folder = made.trim_end_matches('/');
+                if self.folder.join(folder).exists() {
+                    self.remove(folder)?;
+                }
+                if folder != made {
+                    fs::create_dir(self.folder.join(folder))?;
+                }
+                let cost = self.run(tool, arguments)?;
+                *least = Some(least.filter(|least| least.cpu_seconds <= cost.cpu_seconds).unwrap_or(cost));
+            }
+        }
+        costs[0].zip(costs[1]).context("nothing was run")
     }
 
     fn remove(&self, name: &str) -> Result<()> {
@@ -91,6 +114,7 @@ pub fn run(folder: &Path) -> Result<()> {
         "desync {}, casync 2 (Debian 12); digest SHA-512/256, chunks 16:64:256 KiB, zstd. CPU-s beside desync's.\n",
         desync.version
     );
+    println!("Of make and extract by desync and by us: the cheapest of {RUNS} runs in turn.\n");
     println!("| task | tool | CPU-s | of desync's | s | peak MiB | |\n|---|---|---|---|---|---|---|");
     for version in ["v1", "v2"] {
         tools.run(&tools.vsekai, &format!("sync tar --catar {version}.catar --source {version}"))?;
@@ -99,10 +123,12 @@ pub fn run(folder: &Path) -> Result<()> {
         fs::create_dir(folder.join(store))?;
     }
 
-    let theirs = tools.run(&tools.desync, "make -n 2 -s store-d d1.caibx v1.catar")?;
+    let (theirs, ours) = tools.cheapest(
+        ("make -n 2 -s store-d d1.caibx v1.catar", "store-d/"),
+        ("sync make --blob v1.catar --index f1.caibx --store store-f", "store-f/"),
+    )?;
     line("make v1", "desync", theirs, None, "");
     line("make v1", "casync", tools.run(&tools.casync, "make --store=store-c c1.caibx v1.catar")?, Some(theirs), "");
-    let ours = tools.run(&tools.vsekai, "sync make --blob v1.catar --index f1.caibx --store store-f")?;
     line("make v1", "vsekai", ours, Some(theirs), "fastcdc");
     let ours =
         tools.run(&tools.vsekai, "sync make --blob v1.catar --index b1.caibx --store store-b --chunker buzhash")?;
@@ -113,12 +139,13 @@ pub fn run(folder: &Path) -> Result<()> {
     line("make v1", "vsekai", ours, Some(theirs), "fastcdc, SHA-256");
     tools.remove("store-s")?;
 
-    let theirs = tools.run(&tools.desync, "extract -n 2 -s store-d d1.caibx out")?;
+    let casync = tools.run(&tools.casync, "extract --store=store-c c1.caibx out")?;
+    let (theirs, ours) = tools.cheapest(
+        ("extract -n 2 -s store-d d1.caibx out", "out"),
+        ("sync extract --index f1.caibx --store store-f --output out", "out"),
+    )?;
     line("extract v1", "desync", theirs, None, "");
-    tools.remove("out")?;
-    line("extract v1", "casync", tools.run(&tools.casync, "extract --store=store-c c1.caibx out")?, Some(theirs), "");
-    tools.remove("out")?;
-    let ours = tools.run(&tools.vsekai, "sync extract --index f1.caibx --store store-f --output out")?;
+    line("extract v1", "casync", casync, Some(theirs), "");
     line("extract v1", "vsekai", ours, Some(theirs), "");
     tools.same("out", "v1.catar")?;
 
