@@ -134,10 +134,20 @@ pub fn run(folder: &Path) -> Result<()> {
         tools.run(&tools.vsekai, "sync make --blob v1.catar --index b1.caibx --store store-b --chunker buzhash")?;
     line("make v1", "vsekai", ours, Some(theirs), "buzhash");
     tools.remove("store-b")?;
-    let ours =
-        tools.run(&tools.vsekai, "sync make --blob v1.catar --index s1.caibx --store store-s --digest sha256")?;
-    line("make v1", "vsekai", ours, Some(theirs), "fastcdc, SHA-256");
-    tools.remove("store-s")?;
+    let (sha_theirs, sha_ours) = tools.cheapest(
+        ("--digest sha256 make -n 2 -s store-ds ds.caibx v1.catar", "store-ds/"),
+        ("sync make --blob v1.catar --index s1.caibx --store store-s --digest sha256", "store-s/"),
+    )?;
+    line("make v1", "desync", sha_theirs, None, "SHA-256");
+    line("make v1", "vsekai", sha_ours, Some(sha_theirs), "fastcdc, SHA-256");
+    let (sha_theirs, sha_ours) = tools.cheapest(
+        ("--digest sha256 extract -n 2 -s store-ds ds.caibx out", "out"),
+        ("sync extract --index s1.caibx --store store-s --output out", "out"),
+    )?;
+    tools.same("out", "v1.catar")?;
+    for name in ["out", "store-ds", "store-s"] {
+        tools.remove(name)?;
+    }
 
     let casync = tools.run(&tools.casync, "extract --store=store-c c1.caibx out")?;
     let (theirs, ours) = tools.cheapest(
@@ -148,6 +158,8 @@ pub fn run(folder: &Path) -> Result<()> {
     line("extract v1", "casync", casync, Some(theirs), "");
     line("extract v1", "vsekai", ours, Some(theirs), "");
     tools.same("out", "v1.catar")?;
+    line("extract v1", "desync", sha_theirs, None, "SHA-256");
+    line("extract v1", "vsekai", sha_ours, Some(sha_theirs), "SHA-256");
 
     let theirs = tools.run(&tools.desync, "extract -n 2 -k -s store-d d1.caibx out")?;
     line("nothing to do", "desync", theirs, None, "all is read again");
