@@ -98,5 +98,5 @@ fn a_reload_counts_from_the_next_start_and_takes_no_other_children() {
     let text = String::from_utf8(supervised.ask(&["reload"]).stderr).unwrap();
     assert!(text.contains("nonsense"), "{text}");
     change("nonsense = \"b\"", "name = \"a\"");
-    assert_eq!(supervised.child("a")["state"], "running");
+    supervised.wait_for("a", "running");
 }
