@@ -10,6 +10,8 @@ const LOSS_MAX: f64 = 0.05;
 const QUEUE_MS: f64 = 100.0;
 /// What is left over of a budget is good for so long, seconds.
 const BURST_S: f64 = 0.1;
+/// So much of a second's budget is kept for views, or one that comes after that second's motion would be beyond it.
+const VIEWS_KEPT: f64 = 1.0 / 32.0;
 /// Views may take so much of a second's budget from motion; what they have beyond comes on top, since neither may stop the other.
 const VIEWS_PART: f64 = 1.0 / 4.0;
 
@@ -69,7 +71,7 @@ impl Rate {
                 *sum -= bytes;
             }
         }
-        let views = f64::from(self.views_sum).min(self.most * VIEWS_PART);
+        let views = f64::from(self.views_sum).clamp(self.most * VIEWS_KEPT, self.most * VIEWS_PART);
         self.tokens.min(self.most - views - f64::from(self.spent_sum))
     }
 
@@ -196,7 +198,7 @@ mod tests {
             }
             spent
         };
-        assert_eq!([second(0), second(100), second(250), second(100_000)], [20_000, 18_000, 15_000, 15_000]);
+        assert_eq!([second(0), second(100), second(250), second(100_000)], [19_375, 18_000, 15_000, 15_000]);
     }
 
     #[test]
@@ -211,7 +213,8 @@ mod tests {
             spent.push(bytes);
         }
         let fullest = spent.windows(20).map(|second| second.iter().sum::<usize>()).max().unwrap();
-        assert_eq!(fullest, 20_000);
+        // The rest is kept for views.
+        assert_eq!(fullest, 19_375);
         assert!(spent.contains(&2_000), "a burst was possible");
     }
 }
